@@ -1,0 +1,68 @@
+"""What an untrained deep network knows: inversion, textures and style with random weights.
+
+The package is built in floors; a module imports only from modules above its own line.
+
+========================  ======================================================================
+0 words                   types
+1 numerics                conv, gaussian, networks, losses, line_search, lbfgs
+2 tasks                   inversion, texture, style
+4 host                    images, grids, quality, runs, settings
+5 commands                commands.*, experiments.*, __main__
+========================  ======================================================================
+
+Floors 0 to 3 are functions of their arguments: no files, clocks, prints, flags or fresh keys.
+
+Example:
+  >>> import jax, randviz as rv
+  >>> image = jax.random.uniform(jax.random.key(0), (12, 16, 3))
+  >>> params = rv.random_weights(jax.random.key(1), rv.VGG19, last_layer="conv1_2")
+  >>> result = rv.invert(
+  ...     jax.random.key(2), rv.VGG19, params, image, layer="conv1_2", num_steps=30
+  ... )
+  >>> bool(abs(result.image - image).mean() < 0.02)
+  True
+
+References:
+  Kun He, Yan Wang, John Hopcroft. A Powerful Generative Model Using Random Weights for the Deep
+  Image Representation. NIPS 2016.
+"""
+
+from randviz import lbfgs
+from randviz.inversion import Inversion, invert
+from randviz.losses import (
+    content_layer_weights,
+    content_loss,
+    gram_matrix,
+    mean_gram,
+    texture_layer_weights,
+    texture_loss,
+    total_variation,
+)
+from randviz.networks import VGG19, Network, features, normalize_gauge, random_weights
+from randviz.style import Style, keep_colors, transfer
+from randviz.texture import Texture, synthesize
+from randviz.types import UserError
+
+__all__ = [
+    "VGG19",
+    "Inversion",
+    "Network",
+    "Style",
+    "Texture",
+    "UserError",
+    "content_layer_weights",
+    "content_loss",
+    "features",
+    "gram_matrix",
+    "invert",
+    "keep_colors",
+    "lbfgs",
+    "mean_gram",
+    "normalize_gauge",
+    "random_weights",
+    "synthesize",
+    "texture_layer_weights",
+    "texture_loss",
+    "total_variation",
+    "transfer",
+]

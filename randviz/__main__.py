@@ -1,0 +1,42 @@
+"""Shows what an untrained deep network knows.
+
+Usage: randviz COMMAND [--flag=value ...]
+
+Commands:
+  invert    rebuild a picture from the features of one layer
+  texture   make more of a texture
+  style     paint a photograph in the style of a painting
+  demo      all three on sample pictures, in minutes, with a page to look at
+
+`randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("invert", "texture", "style", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the first word names; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("--help", "-h", "help"):
+        from randviz.images import SAMPLES  # only here, so that a command starts sooner
+
+        print(inspect.cleandoc(__doc__))
+        print("  " + ", ".join(SAMPLES))
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        print(
+            f"randviz: there is no command {name!r}; use one of {', '.join(COMMANDS)}.",
+            file=sys.stderr,
+        )
+        return 2
+    return importlib.import_module(f"randviz.commands.{name}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

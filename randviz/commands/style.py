@@ -1,0 +1,137 @@
+"""Paints the content of one picture in the style of another.
+
+Examples:
+  randviz style --content_image=chelsea --style_image=starry_night.jpg --out_dir=out/starry_cat
+  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_shares=2,1
+  randviz style --content_image=me.jpg --style_image=a.jpg --content_weight=100 --style_weight=1 \\
+    --tv_weight=1000 --init=noise   (the numbers printed in the paper: no style comes of them)
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from randviz import style
+from randviz.commands.descent import (
+    DescentSettings,
+    Task,
+    draw_weights,
+    load_picture,
+    make_keys,
+    make_network,
+    make_start,
+    paper_weights,
+    run_task,
+)
+from randviz.settings import run_command, setting
+from randviz.style import Style, keep_colors
+from randviz.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(DescentSettings):
+    """Settings of `randviz style`."""
+
+    content_image: str = setting("", "The photograph: a path, or the name of a sample.")
+    style_image: tuple[str, ...] = setting(
+        (),
+        "The painting: a path or the name of a sample; several, separated by commas, are blended.",
+    )
+    style_shares: tuple[str, ...] = setting(
+        (), "How much each painting counts, numbers separated by commas; equal if not given."
+    )
+    content_layers: tuple[str, ...] = setting(
+        style.CONTENT_LAYERS, "Layers whose features are matched to the photograph's."
+    )
+    style_layers: tuple[str, ...] = setting(
+        style.STYLE_LAYERS, "Layers whose Gram matrices are matched to the painting's."
+    )
+    content_weight: float = setting(style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0)
+    style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0)
+    tv_weight: float = setting(
+        style.TV_WEIGHT, "γ, of the total variation: the larger, the smoother.", lower_bound=0
+    )
+    original_colors: bool = setting(False, "Keeps the photograph's own colours.")
+    init: str = setting(
+        "content",
+        "Where the descent starts: the photograph, noise, or --init_image.",
+        choices=("content", "noise", "image"),
+    )
+    out_dir: str = setting("out/style", "Folder for the picture and its record, run.json.")
+
+
+def run(settings: Settings) -> None:
+    """Transfers one style, or a blend of several."""
+    content = load_picture("content_image", settings.content_image, settings.image_size)
+    if not settings.style_image:
+        raise UserError("no picture is given; name a file or a sample with --style_image=.")
+    paintings = [
+        load_picture("style_image", source, settings.image_size) for source in settings.style_image
+    ]
+    shares = read_shares(settings.style_shares, len(paintings))
+    network = make_network(settings).with_offset(style.INPUT_OFFSET)
+    content_layers = network.canonical_names(settings.content_layers)
+    style_layers = network.canonical_names(settings.style_layers)
+    deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
+    network.check_image(content.image.shape, deepest)
+    for painting in paintings:
+        network.check_image(painting.image.shape, style_layers[-1])
+    weights_key, noise_key = make_keys(settings.seed)
+    params = draw_weights(weights_key, settings, network, deepest)
+    objective = Style.of(
+        network,
+        params,
+        content.image,
+        [painting.image for painting in paintings],
+        content_layers=content_layers,
+        style_layers=style_layers,
+        content_weight=settings.content_weight,
+        style_weight=settings.style_weight,
+        tv_weight=settings.tv_weight,
+        style_shares=shares,
+        reading=settings.reading,
+    )
+    start, extra = make_start(settings, noise_key, content.image, style.NOISE_STD)
+    named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
+    run_task(
+        Task(
+            name="style",
+            settings=settings,
+            objective=objective,
+            start=start,
+            pictures={"content_image": content, **named, **extra},
+            layer_weights={
+                "content": paper_weights(
+                    network, params, objective.content_layer_weights, degree=2
+                ),
+                "style": paper_weights(network, params, objective.style_layer_weights, degree=4),
+            },
+            finish=lambda image: (
+                keep_colors(image, content.image) if settings.original_colors else image
+            ),
+        )
+    )
+
+
+def read_shares(words: Sequence[str], count: int) -> list[float] | None:
+    """Reads one positive number for each painting, or None from no words.
+
+    Raises:
+      UserError: if they are not as many as the paintings, not numbers, or not positive.
+    """
+    if not words:
+        return None
+    try:
+        shares = [float(word) for word in words]
+    except ValueError:
+        shares = []
+    if len(shares) != count or min(shares) <= 0:
+        raise UserError(
+            f"--style_shares={','.join(words)} must be {count} positive numbers, one for each"
+            " style image, separated by commas."
+        )
+    return shares
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz style", Settings, run, argv, __doc__)

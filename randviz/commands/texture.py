@@ -1,0 +1,88 @@
+"""Makes more of a texture from the correlations of an untrained network's features.
+
+Examples:
+  randviz texture --texture_image=gravel --image_size=128 --num_steps=300 --out_dir=out/gravel
+  randviz texture --texture_image=bark.jpg --output_size=512x256
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from randviz import texture
+from randviz.commands.descent import (
+    DescentSettings,
+    Task,
+    draw_weights,
+    load_picture,
+    make_keys,
+    make_network,
+    make_start,
+    paper_weights,
+    run_task,
+)
+from randviz.settings import run_command, setting
+from randviz.texture import Texture
+from randviz.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(DescentSettings):
+    """Settings of `randviz texture`."""
+
+    texture_image: str = setting("", "The texture: a path, or the name of a sample.")
+    layers: tuple[str, ...] = setting(
+        texture.LAYERS, "The layers whose Gram matrices are matched, separated by commas."
+    )
+    output_size: str = setting(
+        "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
+    )
+    out_dir: str = setting("out/texture", "Folder for the picture and its record, run.json.")
+
+
+def run(settings: Settings) -> None:
+    """Synthesises one texture."""
+    picture = load_picture("texture_image", settings.texture_image, settings.image_size)
+    network = make_network(settings).with_offset(texture.INPUT_OFFSET)
+    layers = network.canonical_names(settings.layers)
+    height, width = read_size(settings.output_size) or picture.image.shape[:2]
+    network.check_image(picture.image.shape, layers[-1])
+    network.check_image((height, width, 3), layers[-1])
+    weights_key, noise_key = make_keys(settings.seed)
+    params = draw_weights(weights_key, settings, network, layers[-1])
+    objective = Texture.of(network, params, picture.image, layers=layers, reading=settings.reading)
+    canvas = jnp.zeros((height, width, 3))
+    start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)
+    run_task(
+        Task(
+            name="texture",
+            settings=settings,
+            objective=objective,
+            start=start,
+            pictures={"texture_image": picture, **extra},
+            layer_weights={
+                "style": paper_weights(network, params, objective.layer_weights, degree=4)
+            },
+        )
+    )
+
+
+def read_size(words: str) -> tuple[int, int] | None:
+    """Reads "WIDTHxHEIGHT" into (H, W), or None from the empty string.
+
+    Raises:
+      UserError: for anything else.
+    """
+    if not words:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]*)[x×]([1-9][0-9]*)", words)
+    if not match:
+        raise UserError(f"--output_size={words} is not a size; write width x height, as 512x256.")
+    return int(match[2]), int(match[1])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz texture", Settings, run, argv, __doc__)

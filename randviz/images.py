@@ -1,0 +1,271 @@
+"""Pictures on disk ↔ arrays.
+
+Everything here is numpy on the host: an image is float32 [H, W, 3], RGB, in [0, 1]. Whatever is
+odd about a file (orientation, profile, transparency, depth) is dealt with in `load_image`; an image
+is clipped and rounded to 8 bits only when it is saved or drawn.
+"""
+
+import contextlib
+import io
+import numbers
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageCms, ImageOps, UnidentifiedImageError
+
+from randviz.types import UserError
+
+# Pictures that come inside scikit-image, with origin and licence as its docstrings state them.
+SAMPLES = (
+    "astronaut",  # Eileen Collins, 512×512; NASA, public domain
+    "chelsea",  # a cat, 300×451; CC0 by Stefan van der Walt
+    "coffee",  # a cup on a wooden table, 400×600; CC0 by Rachel Michetti
+    "rocket",  # launch of DSCOVR, 427×640; SpaceX, public domain
+    "immunohistochemistry",  # stained tissue, 512×512; CMMI, no known copyright restrictions
+    "hubble_deep_field",  # galaxies, 872×1000; NASA, public domain; also called "hubble"
+    "retina",  # the back of an eye, 1411×1411; CC0, Mikael Häggström's medical gallery
+    "brick",  # grey texture, 512×512; CC0, from CC0Textures
+    "grass",  # grey texture, 512×512; CC0, from DeviantArt (linolafett)
+    "gravel",  # grey texture, 512×512; CC0, from CC0Textures
+    "camera",  # a photographer, grey, 512×512; CC0 by Lav Varshney
+    "coins",  # Greek coins from Pompeii, grey, 303×384; Brooklyn Museum, no known restrictions
+    "clock",  # blurred by motion, grey, 300×400; public domain, by Stefan van der Walt
+)
+
+_SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> np.ndarray:
+    """Loads a picture as a viewer would show it.
+
+    EXIF orientation and an embedded colour profile are applied, transparency is laid over white,
+    grey becomes RGB, 16-bit and floating-point grey keep their depth, and of an animation the
+    first frame is taken. A warning says when something was laid over white, stretched or ignored.
+
+    Args:
+      source: the path of a picture, or a name in `SAMPLES`. A sample wins over a file of the same
+        name in the working directory, which can still be had as "./name".
+      image_size: the longest side of the result, in pixels; None keeps the picture's own size.
+
+    Returns:
+      float32 [H, W, 3], RGB, in [0, 1].
+
+    Raises:
+      UserError: the file is missing, not readable, not a picture or damaged, or `image_size` is
+        not a positive whole number.
+
+    Example:
+      >>> load_image("coffee", image_size=90).shape
+      (60, 90, 3)
+    """
+    if image_size is not None and not (isinstance(image_size, numbers.Integral) and image_size > 0):
+        raise UserError(
+            f"image_size must be a positive whole number of pixels, such as 256, not {image_size!r}."
+        )
+    name = os.fspath(source)
+    sample = "hubble_deep_field" if name == "hubble" else name
+    picture = _open_sample(sample) if sample in SAMPLES else _open_file(name)
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        image = _read_deep_grey(picture, name)
+    else:
+        image = _read_colours(picture, name)
+    size = image.shape[1], image.shape[0]
+    if image_size is None or image_size == max(size):
+        return image
+    # Channel by channel in floating point, so that 16-bit pictures keep their depth.
+    channels = [
+        Pillow.fromarray(channel).resize(scale_size(size, image_size), Pillow.Resampling.LANCZOS)
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    return np.clip(np.stack(channels, axis=-1), 0, 1)  # Lanczos overshoots at edges
+
+
+
+def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Saves an image, clipped to [0, 1] and rounded to 8 bits, whole or not at all.
+
+    Args:
+      path: where to; the suffix chooses the format, and missing folders are made.
+      image: [H, W, 3], RGB, nominally in [0, 1].
+
+    Raises:
+      UserError: the suffix is unknown, the place cannot be written, or the image is not
+        [H, W, 3] or has values that are not finite numbers.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SAVE_SUFFIXES:
+        suffixes = ", ".join(_SAVE_SUFFIXES)
+        raise UserError(f"{path} does not end in a known format of pictures; use one of {suffixes}.")
+    picture = to_8_bits(image, str(path))
+    with replace_atomically(path) as temporary:
+        # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
+        # pictures are full of fine colour, which JPEG's usual subsampling would smear.
+        picture.save(temporary, quality=95, subsampling=0)
+
+
+
+@contextlib.contextmanager
+def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Lends a temporary path that takes the place of `path` once the block ends well.
+
+    Whoever reads `path` finds the old contents or the new, never half a file. If the block fails
+    or is interrupted, the old file stays and the temporary one is removed.
+
+    Args:
+      path: the file to write; missing folders are made.
+
+    Yields:
+      A path in the same folder with the same suffix, to be written in the block.
+
+    Raises:
+      UserError: the file cannot be written; every OSError in the block is reported so.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "run.json"
+      >>> with replace_atomically(path) as temporary:
+      ...     _ = temporary.write_text("{}")
+      >>> path.read_text()
+      '{}'
+    """
+    path = Path(path)
+    # Not tempfile: it would leave the file readable by its owner only.
+    temporary = path.parent / f".randviz-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = _explain(error)
+        raise UserError(f"{path} cannot be written ({reason}); choose another place.") from error
+    finally:
+        # The failure that brought us here is the one to report, not a second one of the clean-up.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+
+def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
+    """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
+    image = np.asarray(image, np.float64)
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise UserError(f"{name}: an image has shape [H, W, 3], not {list(image.shape)}.")
+    strange = np.count_nonzero(~np.isfinite(image))
+    if strange:
+        counted = f"{strange} of the image's {image.size} values"
+        raise UserError(f"{name}: {counted} are not finite numbers; find where they come from.")
+    return Pillow.fromarray(np.floor(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+
+def to_array(picture: Pillow.Image) -> np.ndarray:
+    """Brings 8-bit values to [0, 1], as float32."""
+    return np.asarray(picture, np.float32) / 255
+
+
+
+def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Scales a width and a height so that the larger one is `longest`; neither falls below 1."""
+    return tuple(max(1, round(side * longest / max(size))) for side in size)
+
+
+
+def _open_sample(name: str) -> Pillow.Image:
+    """Reads a sample out of the installed scikit-image; nothing is downloaded."""
+    import skimage.data  # here, because it is slow to import and only samples need it
+
+    return Pillow.fromarray(getattr(skimage.data, name)())
+
+
+
+def _open_file(name: str) -> Pillow.Image:
+    """Decodes the first frame of a picture and turns it upright."""
+    try:
+        with Pillow.open(name) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except FileNotFoundError:
+        problem = f"does not exist; give a picture's path or a sample's name ({', '.join(SAMPLES)})"
+    except IsADirectoryError:
+        problem = "is a folder; give the path of a picture inside it"
+    except UnidentifiedImageError:
+        problem = "is not of a kind that can be read" if os.path.getsize(name) else "is empty"
+        problem += "; give a picture such as a PNG or JPEG"
+    except Pillow.DecompressionBombError:
+        problem = f"has more than {2 * Pillow.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+    except Exception as error:  # on a damaged file Pillow's decoders raise nearly anything
+        problem = (
+            f"cannot be read ({_explain(error)}); check the path and its permissions"
+            if getattr(error, "strerror", None)  # only the system's errors have it
+            else f"is cut short or damaged ({error}); fetch or save it again"
+        )
+    raise UserError(f"{name or 'The empty path'} {problem}.")
+
+
+def _explain(error: OSError) -> str:
+    """The reason of a failure; the system's words for a file in a folder's place are obscure."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "part of the path is a file, not a folder"
+    return error.strerror or str(error)
+
+
+
+def _read_deep_grey(picture: Pillow.Image, name: str) -> np.ndarray:
+    """Scales 16-bit, integer and floating-point grey to [0, 1] without losing its depth."""
+    values = np.asarray(picture, np.float64)
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} has values that are not finite numbers; mend it where it was made.")
+    if "icc_profile" in picture.info:
+        warnings.warn(f"{name}: its colour profile is ignored (more than 8 bits).", stacklevel=3)
+    white = 1 if picture.mode == "F" else 65535
+    # The nominal range is widened, not clipped, for files that do not keep to it.
+    low, high = min(values.min(), 0), max(values.max(), white)
+    if low < 0 or high > white:
+        warnings.warn(
+            f"{name} has values outside 0 to {white}; {low:g} is taken as black, {high:g} as white.",
+            stacklevel=3,
+        )
+    grey = ((values - low) / (high - low)).astype(np.float32)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+
+def _read_colours(picture: Pillow.Image, name: str) -> np.ndarray:
+    """Brings a picture of 8 bits a channel to sRGB and lays it over white."""
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    image = to_array(_to_srgb(picture, name))
+    if not picture.has_transparency_data:
+        return image
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A"), np.float32)[..., None] / 255
+    if alpha.min() == 1:
+        return image
+    warnings.warn(f"{name} is transparent in places and was laid over white.", stacklevel=3)
+    return alpha * image + (1 - alpha)
+
+
+
+def _to_srgb(picture: Pillow.Image, name: str) -> Pillow.Image:
+    """Applies the embedded profile, if there is one and it makes sense for the picture."""
+    srgb = ImageCms.createProfile("sRGB")
+    if picture.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+    if "icc_profile" in picture.info:
+        grey = ("GRAY", "RGB")
+        kinds = {"CMYK": ("CMYK",), "1": grey, "L": grey, "LA": grey}
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
+            kind = profile.profile.xcolor_space.strip()
+            if kind not in kinds.get(picture.mode, ("RGB",)):
+                raise OSError(f"it is for {kind}")
+            flat = picture.convert("L" if kind == "GRAY" else kind)
+            return ImageCms.profileToProfile(flat, profile, srgb, outputMode="RGB")
+        except (OSError, ImageCms.PyCMSError) as error:
+            warnings.warn(f"{name}: its colour profile is ignored ({error}).", stacklevel=4)
+    return picture.convert("RGB")

@@ -1,0 +1,38 @@
+"""How close one picture is to another, in image space, where different networks can be compared."""
+
+import numpy as np
+import skimage.metrics
+
+from randviz.types import Image
+
+
+def compare_images(image: Image, target: Image) -> dict[str, float]:
+    """Measures the difference of two pictures as they would be saved, clipped to [0, 1].
+
+    Args:
+      image: [H, W, 3].
+      target: [H, W, 3].
+
+    Returns:
+      distance: the mean over pixels of the Euclidean norm over RGB, in units of 0 to 255;
+      psnr: peak signal-to-noise ratio, decibels, infinite for equal pictures;
+      ssim: structural similarity, at most 1, NaN where the picture is smaller than its window.
+
+    References:
+      He, Wang, Hopcroft (2016), figures 3 and 4: "average Euclidean distance".
+    """
+    image = np.clip(np.asarray(image, np.float64), 0, 1)
+    target = np.clip(np.asarray(target, np.float64), 0, 1)
+    difference = image - target
+    error = np.mean(np.square(difference))
+    window = 7  # scikit-image's default
+    ssim = (
+        skimage.metrics.structural_similarity(target, image, channel_axis=2, data_range=1)
+        if min(image.shape[:2]) >= window
+        else np.nan
+    )
+    return {
+        "distance": float(255 * np.mean(np.linalg.norm(difference, axis=-1))),
+        "psnr": float(-10 * np.log10(error)) if error else float("inf"),
+        "ssim": float(ssim),
+    }

@@ -1,0 +1,292 @@
+"""Long runs: watched, saved, stopped at any moment, and gone on with where they were."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import pathlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import rich.console
+import rich.progress
+
+from randviz import lbfgs
+from randviz.images import replace_atomically
+from randviz.types import Image, UserError
+
+_CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
+_CHUNK_STEPS = 64  # the trace capacity that `lbfgs.advance` compiles for at the least
+_SAVE_SECONDS = 20.0  # at most so much work is lost when the process is killed outright
+_LOG_SECONDS = 10.0
+
+
+class Stopped(Exception):
+    """The user asked a run to stop; its state is saved."""
+
+
+class Run(NamedTuple):
+    """A finished descent.
+
+    Attributes:
+      image: [H, W, 3], not clipped.
+      trace: all steps, [T] each, NumPy.
+      seconds: spent descending, earlier sittings included, compilation too.
+      sittings: how many times the command was started for it.
+    """
+
+    image: Image
+    trace: lbfgs.Trace
+    seconds: float
+    sittings: int
+
+
+def fingerprint(facts: Any) -> str:
+    """A short name for what a run computes: equal facts, equal name.
+
+    Args:
+      facts: anything that JSON can write.
+
+    Returns:
+      Twelve hexadecimal digits.
+    """
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def describe_machine() -> dict[str, Any]:
+    """The versions and the device that a result depends on."""
+    packages = ("randviz", "jax", "jaxlib", "flax", "jaxopt", "optax", "numpy")
+    device = jax.devices()[0]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "python": sys.version.split()[0],
+        "platform": device.platform,
+        "device": device.device_kind,
+    }
+
+
+def prepare_folder(out_dir: str | pathlib.Path) -> pathlib.Path:
+    """Makes the output folder and makes sure that it can be written.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    folder = pathlib.Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".randviz-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"the output folder {out_dir} cannot be written ({reason}); choose another --out_dir."
+        ) from error
+    return folder
+
+
+def write_record(path: pathlib.Path, record: dict[str, Any]) -> None:
+    """Writes a run record as JSON, whole or not at all; numbers that are not finite become null."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(_finite(record), indent=2, default=str) + "\n")
+
+
+def _finite(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {name: _finite(value) for name, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_finite(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
+
+
+def descend(
+    objective: lbfgs.Objective,
+    start: Image,
+    *,
+    num_steps: int,
+    folder: pathlib.Path,
+    facts: Any,
+    solver: str = "jaxopt",
+    memory: int = 20,
+    print_every: int = 0,
+    save_every: int = 0,
+    show: Callable[[int, Image], None] | None = None,
+    label: str = "descent",
+) -> Run:
+    """Descends in chunks on the host: draws the progress, saves the state, shows the pictures.
+
+    An unfinished state lies in the folder under the run's fingerprint, so that the same command
+    goes on with it and another command in the same folder does not touch it. The last image is
+    the same, bit for bit, however often the run was stopped.
+
+    Args:
+      objective: image → scalar.
+      start: [H, W, 3].
+      num_steps: T.
+      folder: exists and can be written.
+      facts: everything the result depends on; see `fingerprint`.
+      solver: "jaxopt", "optax" or "adam".
+      memory: how many steps L-BFGS remembers.
+      print_every: steps between two lines of progress; 0 for one every ten seconds.
+      save_every: steps between two calls of `show`; 0 for none.
+      show: called as show(step, image).
+      label: what the progress is called.
+
+    Returns:
+      The finished run.
+
+    Raises:
+      Stopped: after SIGINT or SIGTERM, with the state saved.
+    """
+    unfinished = folder / f".unfinished-{fingerprint(facts)}"
+    state = lbfgs.init(objective, start, solver=solver, memory=memory)
+    trace = lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?"))
+    progress = {"step": np.int64(0), "seconds": np.float64(0), "sittings": np.int64(0)}
+    tree = {"state": state, "trace": trace, "progress": progress}
+    with _keep_states(unfinished) as states, _catch_signals() as wish:
+        if states.latest_step() is not None:
+            tree = states.restore(states.latest_step(), args=ocp.args.StandardRestore(tree))
+        state, progress = tree["state"], tree["progress"]
+        trace = lbfgs.Trace(*map(np.array, tree["trace"]))
+        step, before = int(progress["step"]), float(progress["seconds"])
+        sittings = int(progress["sittings"]) + 1
+        first_step, began, saved = step, time.monotonic(), time.monotonic()
+
+        def save() -> None:
+            seconds = before + time.monotonic() - began
+            progress = {
+                "step": np.int64(step),
+                "seconds": np.float64(seconds),
+                "sittings": np.int64(sittings),
+            }
+            tree = {"state": state, "trace": trace, "progress": progress}
+            states.save(step, args=ocp.args.StandardSave(tree))
+
+        count = 1
+        with _Watch(label, num_steps, step, print_every) as watch:
+            while step < num_steps:
+                stops = [step + count, num_steps]
+                stops += [
+                    (step // every + 1) * every for every in (print_every, save_every) if every
+                ]
+                chunk = min(stops) - step
+                tick = time.monotonic()
+                state, rows = lbfgs.advance(objective, state, num_steps=chunk, solver=solver)
+                for whole, part in zip(trace, jax.device_get(rows), strict=True):
+                    whole[step : step + chunk] = part
+                pace = (time.monotonic() - tick) / chunk
+                step += chunk
+                # The first chunk pays for the compilation and says nothing about the pace.
+                if step > first_step + chunk:
+                    count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
+                watch.tell(step, float(trace.loss[step - 1]))
+                if show and save_every and step % save_every == 0 and step < num_steps:
+                    show(step, state.image)
+                if wish.stop and step < num_steps:
+                    save()
+                    raise Stopped(
+                        f"stopped after step {step} of {num_steps}; the same command goes on there."
+                    )
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    save()
+                    saved = time.monotonic()
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return Run(state.image, trace, before + time.monotonic() - began, sittings)
+
+
+@contextlib.contextmanager
+def _keep_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports each file it writes
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+    with ocp.CheckpointManager(folder.absolute(), options=options) as states:
+        yield states
+
+
+class _Wish:
+    stop = False
+
+
+@contextlib.contextmanager
+def _catch_signals() -> Iterator[_Wish]:
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one stops at once."""
+    wish = _Wish()
+
+    def note(number, frame):
+        wish.stop = True
+        signal.signal(number, previous[number])
+
+    # Only the main thread may set handlers; elsewhere signals are somebody else's business.
+    try:
+        previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        previous = {}
+    try:
+        yield wish
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Watch:
+    """Progress with loss, pace and time left: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, label: str, num_steps: int, step: int, print_every: int):
+        self.label, self.num_steps, self.first_step = label, num_steps, step
+        self.print_every = print_every
+        self.console = rich.console.Console(stderr=True)
+        self.bar = None
+        self.began = self.told = time.monotonic()
+
+    def __enter__(self) -> "_Watch":
+        if self.first_step:
+            self.console.print(f"{self.label}: going on after step {self.first_step}")
+        if self.console.is_terminal and not self.print_every:
+            columns = (
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[facts]}"),
+            )
+            self.bar = rich.progress.Progress(*columns, console=self.console)
+            self.bar.start()
+            self.task = self.bar.add_task(
+                self.label, total=self.num_steps, completed=self.first_step, facts="compiling"
+            )
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def tell(self, step: int, loss: float) -> None:
+        now = time.monotonic()
+        pace = (step - self.first_step) / (now - self.began)
+        left = (self.num_steps - step) / pace
+        facts = f"loss {loss:.4g}  {pace:.2f} steps/s  {_clock(left)} left"
+        if self.bar:
+            self.bar.update(self.task, completed=step, facts=facts)
+            return
+        due = now - self.told > _LOG_SECONDS or step == self.num_steps
+        if self.print_every:
+            due = step % self.print_every == 0 or step == self.num_steps
+        if due or self.told == self.began:
+            self.console.print(
+                f"{self.label}: step {step}/{self.num_steps}  {facts}", highlight=False
+            )
+            self.told = now
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,158 @@
+"""Settings of a command: a frozen data class whose fields become absl flags.
+
+Flags are made when a command runs and live in a registry of their own, because absl's global one
+refuses two modules that both define `--seed`.
+"""
+
+import dataclasses
+import inspect
+import os
+import pathlib
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+from absl import flags
+
+from randviz.runs import Stopped
+from randviz.types import UserError
+
+Settings = TypeVar("Settings")
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    lower_bound: float | None = None,
+) -> Any:
+    """Describes one field of a settings class.
+
+    Args:
+      default: of the flag; its type chooses the flag's: bool, int, float, str, or tuple for a
+        comma-separated list.
+      help: what it means, in plain words.
+      choices: the only words allowed.
+      lower_bound: the smallest number allowed.
+
+    Returns:
+      A data class field.
+    """
+    metadata = {"help": help, "choices": choices, "lower_bound": lower_bound}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings:
+    """Reads settings from a command line, flag files included.
+
+    Args:
+      settings_class: a frozen data class of `setting` fields.
+      argv: the words after the command's name.
+
+    Returns:
+      An instance.
+
+    Raises:
+      UserError: for an unknown flag, a bad value, or a word that is no flag.
+    """
+    values = flags.FlagValues()
+    for field in dataclasses.fields(settings_class):
+        _define_flag(field, values)
+    try:
+        words = values(["randviz", *argv])[1:]
+    except (flags.Error, OSError) as error:
+        raise UserError(f"{str(error).rstrip('.')}; --help lists the flags.") from error
+    if words:
+        raise UserError(f"{words[0]!r} is not a flag; write --name=value, and see --help.")
+    found = {}
+    for field in dataclasses.fields(settings_class):
+        value = values[field.name].value
+        found[field.name] = tuple(value) if isinstance(field.default, tuple) else value
+    return settings_class(**found)
+
+
+def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
+    default, help = field.default, field.metadata["help"]
+    choices, lower_bound = field.metadata["choices"], field.metadata["lower_bound"]
+    if choices:
+        flags.DEFINE_enum(field.name, default, choices, help, flag_values=values)
+    elif isinstance(default, bool):
+        flags.DEFINE_boolean(field.name, default, help, flag_values=values)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(field.name, default, help, lower_bound, flag_values=values)
+    elif isinstance(default, float):
+        flags.DEFINE_float(field.name, default, help, lower_bound, flag_values=values)
+    elif isinstance(default, tuple):
+        flags.DEFINE_list(field.name, list(default), help, flag_values=values)
+    else:
+        flags.DEFINE_string(field.name, default, help, flag_values=values)
+
+
+def describe_flags(settings_class: type) -> str:
+    """The flags of a settings class with defaults and meanings, as text for `--help`."""
+    lines = []
+    own = vars(settings_class).get("__annotations__", {})
+    for field in sorted(
+        dataclasses.fields(settings_class), key=lambda field: field.name not in own
+    ):
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        words = field.metadata["help"]
+        if field.metadata["choices"]:
+            words += f" One of {', '.join(field.metadata['choices'])}."
+        lines.append(f"  --{field.name}={default}")
+        lines += textwrap.wrap(words, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def run_command(
+    name: str,
+    settings_class: type[Settings],
+    run: Callable[[Settings], None],
+    argv: Sequence[str],
+    doc: str,
+) -> int:
+    """Runs a command from its words, and turns the user's mistakes into one sentence.
+
+    Args:
+      name: how the command is called, for messages.
+      settings_class: its settings.
+      run: what it does.
+      argv: the words after its name.
+      doc: what `--help` says above the flags.
+
+    Returns:
+      The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal.
+    """
+    if {"--help", "-h", "--helpfull", "help"} & set(argv):
+        print(f"{inspect.cleandoc(doc)}\n\nFlags (with defaults):\n")
+        print(describe_flags(settings_class))
+        print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
+        return 0
+    _remember_compilations()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_: print(
+                f"{name}: warning: {message}", file=sys.stderr
+            )
+            run(parse_flags(settings_class, argv))
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except (Stopped, KeyboardInterrupt) as error:
+        print(f"{name}: {error or 'stopped.'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _remember_compilations() -> None:
+    """Keeps compiled programs in the user's cache folder, so that the next run starts at once."""
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "randviz"))
