@@ -97,7 +97,6 @@ def draw_grid(
     return to_array(ImageOps.expand(sheet, 2 * gap, _PAPER))
 
 
-
 def _check_texts(rows, row_labels, column_labels, captions):
     """Refuses a grid without cells, and texts that do not match its rows and columns."""
     columns = max((len(row) for row in rows), default=0)
@@ -111,7 +110,6 @@ def _check_texts(rows, row_labels, column_labels, captions):
         raise UserError("captions must have one text, or None, for each picture of each row.")
 
 
-
 def _fit(image: np.ndarray, cell: int, name: str) -> Pillow.Image:
     """Shrinks an image smoothly to `cell` pixels, or enlarges it by whole squares up to that."""
     picture = to_8_bits(image, name)
@@ -122,7 +120,6 @@ def _fit(image: np.ndarray, cell: int, name: str) -> Pillow.Image:
     return picture.resize(size, Pillow.Resampling.NEAREST)
 
 
-
 def _choose_font(letters: str, size: int) -> ImageFont.FreeTypeFont:
     """Loads Pillow's own font, or where it lacks letters (it knows ASCII only) DejaVu Sans."""
     if letters.isascii():
@@ -130,7 +127,6 @@ def _choose_font(letters: str, size: int) -> ImageFont.FreeTypeFont:
     import matplotlib  # here, because only this needs it, and only for its font
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
-
 
 
 def _write(text, font, width, *, ink=_INK, align=0.5) -> Pillow.Image:
@@ -154,7 +150,6 @@ def _write(text, font, width, *, ink=_INK, align=0.5) -> Pillow.Image:
     return block
 
 
-
 def _draw_empty(text, font, width, height) -> Pillow.Image:
     """Draws a faint cell with a text in its middle, no smaller than the text."""
     size = max(width, math.ceil(font.getlength(text))), max(height, sum(font.getmetrics()))
@@ -164,7 +159,6 @@ def _draw_empty(text, font, width, height) -> Pillow.Image:
     return block
 
 
-
 class _Rank(NamedTuple):
     """Blocks of a grid that stand side by side: a label's, and one for each column."""
 
@@ -172,7 +166,6 @@ class _Rank(NamedTuple):
     blocks: list[Pillow.Image]
     align: float  # where blocks stand in the rank's height: 0 at its top, 1 at its bottom
     space: int  # between this rank and the next, in pixels
-
 
 
 def _lay_out(ranks: list[_Rank], gap: int) -> Pillow.Image:

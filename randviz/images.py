@@ -65,7 +65,7 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
     """
     if image_size is not None and not (isinstance(image_size, numbers.Integral) and image_size > 0):
         raise UserError(
-            f"image_size must be a positive whole number of pixels, such as 256, not {image_size!r}."
+            f"image_size must be a positive whole number of pixels, like 256, not {image_size!r}."
         )
     name = os.fspath(source)
     sample = "hubble_deep_field" if name == "hubble" else name
@@ -85,7 +85,6 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
     return np.clip(np.stack(channels, axis=-1), 0, 1)  # Lanczos overshoots at edges
 
 
-
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Saves an image, clipped to [0, 1] and rounded to 8 bits, whole or not at all.
 
@@ -100,13 +99,14 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
     path = Path(path)
     if path.suffix.lower() not in _SAVE_SUFFIXES:
         suffixes = ", ".join(_SAVE_SUFFIXES)
-        raise UserError(f"{path} does not end in a known format of pictures; use one of {suffixes}.")
+        raise UserError(
+            f"{path} does not end in a known format of pictures; use one of {suffixes}."
+        )
     picture = to_8_bits(image, str(path))
     with replace_atomically(path) as temporary:
         # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
         # pictures are full of fine colour, which JPEG's usual subsampling would smear.
         picture.save(temporary, quality=95, subsampling=0)
-
 
 
 @contextlib.contextmanager
@@ -149,7 +149,6 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
-
 def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
     image = np.asarray(image, np.float64)
@@ -162,11 +161,9 @@ def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     return Pillow.fromarray(np.floor(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
-
 def to_array(picture: Pillow.Image) -> np.ndarray:
     """Brings 8-bit values to [0, 1], as float32."""
     return np.asarray(picture, np.float32) / 255
-
 
 
 def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -174,13 +171,11 @@ def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return tuple(max(1, round(side * longest / max(size))) for side in size)
 
 
-
 def _open_sample(name: str) -> Pillow.Image:
     """Reads a sample out of the installed scikit-image; nothing is downloaded."""
     import skimage.data  # here, because it is slow to import and only samples need it
 
     return Pillow.fromarray(getattr(skimage.data, name)())
-
 
 
 def _open_file(name: str) -> Pillow.Image:
@@ -214,12 +209,13 @@ def _explain(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-
 def _read_deep_grey(picture: Pillow.Image, name: str) -> np.ndarray:
     """Scales 16-bit, integer and floating-point grey to [0, 1] without losing its depth."""
     values = np.asarray(picture, np.float64)
     if not np.isfinite(values).all():
-        raise UserError(f"{name} has values that are not finite numbers; mend it where it was made.")
+        raise UserError(
+            f"{name} has values that are not finite numbers; mend it where it was made."
+        )
     if "icc_profile" in picture.info:
         warnings.warn(f"{name}: its colour profile is ignored (more than 8 bits).", stacklevel=3)
     white = 1 if picture.mode == "F" else 65535
@@ -227,12 +223,11 @@ def _read_deep_grey(picture: Pillow.Image, name: str) -> np.ndarray:
     low, high = min(values.min(), 0), max(values.max(), white)
     if low < 0 or high > white:
         warnings.warn(
-            f"{name} has values outside 0 to {white}; {low:g} is taken as black, {high:g} as white.",
+            f"{name} has values outside 0 to {white}; {low:g} becomes black and {high:g} white.",
             stacklevel=3,
         )
     grey = ((values - low) / (high - low)).astype(np.float32)
     return np.repeat(grey[..., None], 3, axis=-1)
-
 
 
 def _read_colours(picture: Pillow.Image, name: str) -> np.ndarray:
@@ -247,7 +242,6 @@ def _read_colours(picture: Pillow.Image, name: str) -> np.ndarray:
         return image
     warnings.warn(f"{name} is transparent in places and was laid over white.", stacklevel=3)
     return alpha * image + (1 - alpha)
-
 
 
 def _to_srgb(picture: Pillow.Image, name: str) -> Pillow.Image:

@@ -1,4 +1,7 @@
-"""Rebuilding an image from its features in one layer (section 2, "Inverting deep representations")."""
+"""Rebuilding an image from its features in one layer.
+
+The paper's section 2, "Inverting deep representations".
+"""
 
 import functools
 

@@ -57,7 +57,7 @@ class Trace(NamedTuple):
 
     Attributes:
       loss: [T], the objective after each step.
-      gradient_norm: [T], Euclidean norm of its gradient; before the step for Adam.
+      gradient_norm: [T], Euclidean norm of its gradient.
       step_size: [T], in units of the direction; 0 where the step failed.
       evaluations: [T], int32, how often value and gradient were computed in the step.
       failed: [T], whether the step found nothing better (a failed search or a value that is not
@@ -161,7 +161,7 @@ def _step_jaxopt(objective: Objective, state: State):
     curved = jnp.vdot(s, y) > _SMALLEST_COSINE * sizes
     rho = new.rho_history.at[newest].multiply(jnp.where(curved, 1.0, 0.0))
     gamma = jnp.where(curved, new.gamma, old.gamma)
-    # A failed search empties the memory and goes on with a cautious step downhill, as L-BFGS-B does.
+    # A failed search empties the memory and goes on with a cautious step downhill, as in L-BFGS-B.
     failed = new.failed_linesearch
     inner = new._replace(
         rho_history=jnp.where(failed, 0.0, rho),
@@ -204,23 +204,24 @@ def _step_optax(objective: Objective, state: State):
 
 def _init_adam(objective: Objective, image: Image, memory: int):
     del memory
-    return objective(image), optax.adam(_ADAM_LEARNING_RATE).init(image)
+    loss, grad = jax.value_and_grad(objective)(image)
+    return loss, (optax.adam(_ADAM_LEARNING_RATE).init(image), grad)
 
 
 def _step_adam(objective: Objective, state: State):
-    loss, grad = jax.value_and_grad(objective)(state.image)
-    updates, inner = optax.adam(_ADAM_LEARNING_RATE).update(grad, state.inner)
-    return (
-        state.image + updates,
-        inner,
-        Trace(
-            loss=loss,
-            gradient_norm=jnp.linalg.norm(grad),
-            step_size=jnp.float32(_ADAM_LEARNING_RATE),
-            evaluations=jnp.int32(1),
-            failed=jnp.zeros((), bool),
-        ),
+    adam, grad = state.inner
+    updates, adam = optax.adam(_ADAM_LEARNING_RATE).update(grad, adam)
+    image = state.image + updates
+    # Evaluated where the step ends, so that a bad place is known before it is kept.
+    loss, grad = jax.value_and_grad(objective)(image)
+    row = Trace(
+        loss=loss,
+        gradient_norm=jnp.linalg.norm(grad),
+        step_size=jnp.float32(_ADAM_LEARNING_RATE),
+        evaluations=jnp.int32(1),
+        failed=jnp.zeros((), bool),
     )
+    return image, (adam, grad), row
 
 
 _SOLVERS = {

@@ -20,6 +20,9 @@ _CURVATURE = 0.9  # c2
 # Relative rounding of a loss summed in float32: a rise within it is no rise (Hager and Zhang's
 # approximate Wolfe conditions), or the search would fail wherever the loss has become flat.
 _ROUNDING = 1e-6
+# Where a ReLU bends the loss there may be no place with a small slope. Once the bracket is this
+# narrow, relative to its far end, a place with enough decrease will do, as in L-BFGS-B.
+_NARROW = 0.1
 
 
 class Point(NamedTuple):
@@ -75,14 +78,14 @@ def search_line(
     *,
     max_evaluations: int = 20,
 ) -> Search:
-    """Finds a step along a direction that satisfies the strong Wolfe conditions.
+    """Finds a step along a direction that satisfies the strong Wolfe conditions, or nearly.
 
     Args:
       value_and_grad: image → (loss, gradient).
       image: [H, W, 3], the start.
       loss: the objective at the start.
       grad: [H, W, 3], its gradient at the start.
-      direction: [H, W, 3], a descent direction.
+      direction: [H, W, 3]; one that does not lead down counts as failed, unsearched.
       first_step: the step tried first; 0 asks for no search at all, which counts as failed.
       max_evaluations: after so many, the best place so far is taken.
 
@@ -117,16 +120,22 @@ def search_line(
         high = _where(beyond, (trial.step, trial.loss, trial.slope), high)
         bracketed = carry.bracketed | beyond | crossed
         new_low = _where(accepted | ~beyond, trial, low)
+        ends = jnp.stack([new_low.step, high[0]])
+        narrow = jnp.ptp(ends) <= _NARROW * jnp.max(ends)
+        accepted = accepted | (bracketed & narrow & (new_low.step > 0))
         following = jnp.where(bracketed, _inside(new_low, *high), _further(low, trial))
         return _Carry(following, new_low, *high, bracketed, accepted, carry.evaluations + 1)
 
+    worth_looking = (first_step > 0) & (start.slope < 0)
+
     def unfinished(carry: _Carry) -> Array:
-        return ~carry.accepted & (carry.evaluations < max_evaluations) & (first_step > 0)
+        return worth_looking & ~carry.accepted & (carry.evaluations < max_evaluations)
 
     zero, no = jnp.zeros_like(loss), jnp.zeros((), bool)
     carry = _Carry(first_step, start, zero, zero, zero, no, no, jnp.int32(0))
     carry = lax.while_loop(unfinished, look, carry)
-    return Search(carry.low, carry.evaluations, carry.low.step == 0)
+    # A step too small to change the image is none, whatever its number says.
+    return Search(carry.low, carry.evaluations, jnp.all(carry.low.image == image))
 
 
 def _where(condition: Array, new, old):

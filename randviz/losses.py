@@ -129,7 +129,7 @@ def content_layer_weights(
       Differs: the default reading. The two agree within 10 % on input that is not centred; on
       centred input the letter of the formula is a lottery between seeds.
     """
-    at_zero = lambda maps: content_loss(maps, jnp.zeros_like(maps))  # noqa: E731
+    at_zero = lambda maps: content_loss(maps, jnp.zeros_like(maps))
     return _layer_weights(at_zero, network, params, image, tuple(layers), reading)
 
 
@@ -160,7 +160,7 @@ def texture_layer_weights(
       He, Wang, Hopcroft (2016), eq. 8.
       Differs: the default reading, as in `content_layer_weights`.
     """
-    at_zero = lambda maps: texture_loss(maps, jnp.zeros((maps.shape[-1],) * 2))  # noqa: E731
+    at_zero = lambda maps: texture_loss(maps, jnp.zeros((maps.shape[-1],) * 2))
     return _layer_weights(at_zero, network, params, image, tuple(layers), reading)
 
 

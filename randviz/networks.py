@@ -271,7 +271,7 @@ def random_weights(
     *,
     scale: float | Array = PAPER_SCALE,
     bias_scale: float | Array = 0.0,
-    last_layer: str = "pool5",
+    last_layer: str | None = None,
 ) -> Params:
     """Draws every kernel from N(0, σ).
 
@@ -283,8 +283,8 @@ def random_weights(
       network: the architecture.
       scale: σ, the standard deviation of the kernels.
       bias_scale: the standard deviation of the biases.
-      last_layer: the deepest layer wanted; the fully connected ones are large (fc6 alone is
-        134 million weights) and drawn only if asked for.
+      last_layer: the deepest layer wanted; by default the last before the fully connected ones,
+        which are large (VGG-19's fc6 alone has 134 million weights).
 
     Returns:
       {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
@@ -298,6 +298,10 @@ def random_weights(
       He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
       they are zero by default.
     """
+    if last_layer is None:
+        last_layer = next(
+            layer.name for layer in reversed(network.layers) if not isinstance(layer, Dense)
+        )
     shapes = weight_shapes(network, last_layer)
     kernel_keys, bias_keys = zip(
         *(jax.random.split(layer_key(key, layer)) for layer in shapes), strict=True

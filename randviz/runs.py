@@ -149,59 +149,59 @@ def descend(
       Stopped: after SIGINT or SIGTERM, with the state saved.
     """
     unfinished = folder / f".unfinished-{fingerprint(facts)}"
-    state = lbfgs.init(objective, start, solver=solver, memory=memory)
-    trace = lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?"))
-    progress = {"step": np.int64(0), "seconds": np.float64(0), "sittings": np.int64(0)}
-    tree = {"state": state, "trace": trace, "progress": progress}
+    sitting = _Sitting(
+        state=lbfgs.init(objective, start, solver=solver, memory=memory),
+        trace=lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?")),
+        progress=np.zeros(3),
+    )
     with _keep_states(unfinished) as states, _catch_signals() as wish:
         if states.latest_step() is not None:
-            tree = states.restore(states.latest_step(), args=ocp.args.StandardRestore(tree))
-        state, progress = tree["state"], tree["progress"]
-        trace = lbfgs.Trace(*map(np.array, tree["trace"]))
-        step, before = int(progress["step"]), float(progress["seconds"])
-        sittings = int(progress["sittings"]) + 1
-        first_step, began, saved = step, time.monotonic(), time.monotonic()
+            sitting = states.restore(states.latest_step(), args=ocp.args.StandardRestore(sitting))
+        state, trace = sitting.state, lbfgs.Trace(*map(np.array, sitting.trace))
+        step, before, sittings = int(sitting.progress[0]), *sitting.progress[1:]
+        began = saved = time.monotonic()
 
         def save() -> None:
-            seconds = before + time.monotonic() - began
-            progress = {
-                "step": np.int64(step),
-                "seconds": np.float64(seconds),
-                "sittings": np.int64(sittings),
-            }
-            tree = {"state": state, "trace": trace, "progress": progress}
-            states.save(step, args=ocp.args.StandardSave(tree))
+            progress = np.array([step, before + time.monotonic() - began, sittings + 1])
+            states.save(step, args=ocp.args.StandardSave(_Sitting(state, trace, progress)))
 
-        count = 1
+        count = 1  # the first chunk pays for the compilation and says nothing about the pace
         with _Watch(label, num_steps, step, print_every) as watch:
             while step < num_steps:
-                stops = [step + count, num_steps]
-                stops += [
-                    (step // every + 1) * every for every in (print_every, save_every) if every
-                ]
-                chunk = min(stops) - step
+                ends = [(step // every + 1) * every for every in (print_every, save_every) if every]
+                chunk = min(step + count, num_steps, *ends) - step
                 tick = time.monotonic()
                 state, rows = lbfgs.advance(objective, state, num_steps=chunk, solver=solver)
                 for whole, part in zip(trace, jax.device_get(rows), strict=True):
                     whole[step : step + chunk] = part
-                pace = (time.monotonic() - tick) / chunk
-                step += chunk
-                # The first chunk pays for the compilation and says nothing about the pace.
-                if step > first_step + chunk:
+                now = time.monotonic()
+                if watch.told:
+                    pace = (now - tick) / chunk
                     count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
+                step += chunk
                 watch.tell(step, float(trace.loss[step - 1]))
-                if show and save_every and step % save_every == 0 and step < num_steps:
+                if step == num_steps:
+                    break
+                if show and save_every and step % save_every == 0:
                     show(step, state.image)
-                if wish.stop and step < num_steps:
+                if wish.stop:
                     save()
                     raise Stopped(
                         f"stopped after step {step} of {num_steps}; the same command goes on there."
                     )
-                if time.monotonic() - saved > _SAVE_SECONDS:
+                if now - saved > _SAVE_SECONDS:
                     save()
-                    saved = time.monotonic()
+                    saved = now
     shutil.rmtree(unfinished, ignore_errors=True)
-    return Run(state.image, trace, before + time.monotonic() - began, sittings)
+    return Run(state.image, trace, before + time.monotonic() - began, int(sittings) + 1)
+
+
+class _Sitting(NamedTuple):
+    """What is saved of an unfinished run."""
+
+    state: lbfgs.State
+    trace: lbfgs.Trace  # [num_steps] each, zeros beyond the step reached
+    progress: np.ndarray  # step reached, seconds spent, sittings
 
 
 @contextlib.contextmanager
@@ -241,11 +241,11 @@ class _Watch:
     """Progress with loss, pace and time left: a bar on a terminal, lines elsewhere."""
 
     def __init__(self, label: str, num_steps: int, step: int, print_every: int):
-        self.label, self.num_steps, self.first_step = label, num_steps, step
-        self.print_every = print_every
-        self.console = rich.console.Console(stderr=True)
+        self.label, self.num_steps, self.print_every = label, num_steps, print_every
+        self.first_step, self.began = step, 0.0
+        self.told = 0.0  # when the last line was written; 0 before the first
+        self.console = rich.console.Console(stderr=True, highlight=False)
         self.bar = None
-        self.began = self.told = time.monotonic()
 
     def __enter__(self) -> "_Watch":
         if self.first_step:
@@ -270,19 +270,23 @@ class _Watch:
 
     def tell(self, step: int, loss: float) -> None:
         now = time.monotonic()
-        pace = (step - self.first_step) / (now - self.began)
-        left = (self.num_steps - step) / pace
-        facts = f"loss {loss:.4g}  {pace:.2f} steps/s  {_clock(left)} left"
+        facts = f"loss {loss:.4g}"
+        if self.told:
+            pace = (step - self.first_step) / (now - self.began)
+            left = (self.num_steps - step) / pace
+            facts += f"  {pace:.2f} steps/s  {_clock(left)} left"
+        else:
+            # Counted from here: what came before was mostly compilation.
+            self.began, self.first_step = now, step
+        due = not self.told or now - self.told > _LOG_SECONDS
+        if self.print_every:
+            due = not self.told or step % self.print_every == 0
         if self.bar:
             self.bar.update(self.task, completed=step, facts=facts)
-            return
-        due = now - self.told > _LOG_SECONDS or step == self.num_steps
-        if self.print_every:
-            due = step % self.print_every == 0 or step == self.num_steps
-        if due or self.told == self.began:
-            self.console.print(
-                f"{self.label}: step {step}/{self.num_steps}  {facts}", highlight=False
-            )
+            self.told = now
+        elif due or step == self.num_steps:
+            line = f"{self.label}: step {step}/{self.num_steps}  {facts}"
+            self.console.print(line, soft_wrap=True)
             self.told = now
 
 

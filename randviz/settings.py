@@ -146,7 +146,7 @@ def run_command(
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except (Stopped, KeyboardInterrupt) as error:
-        print(f"{name}: {error or 'stopped.'}", file=sys.stderr)
+        print(f"{name}: {str(error) or 'stopped.'}", file=sys.stderr)
         return 130
     return 0
 

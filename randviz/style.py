@@ -122,7 +122,7 @@ class Style:
             weights.append(
                 texture_layer_weights(network, params, image, style_layers, reading=reading)
             )
-        blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)  # noqa: E731
+        blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)
         return cls(
             params=params,
             content_targets=content_maps,

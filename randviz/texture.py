@@ -1,4 +1,7 @@
-"""Making more of a texture from the correlations of its features (section 2, "Texture synthesis")."""
+"""Making more of a texture from the correlations of its features.
+
+The paper's section 2, "Texture synthesis".
+"""
 
 import functools
 from collections.abc import Mapping

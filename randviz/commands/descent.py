@@ -15,7 +15,7 @@ import numpy as np
 from randviz import lbfgs, losses, networks, runs
 from randviz.conv import PADDINGS, POOLINGS
 from randviz.gaussian import draw_noise_image
-from randviz.images import load_image, save_image
+from randviz.images import check_suffix, load_image, save_image
 from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
 
@@ -231,8 +231,10 @@ def run_task(task: Task) -> Image:
       runs.Stopped: if the user stopped it.
     """
     settings = task.settings
+    output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
+    check_suffix(output)
     folder = runs.prepare_folder(settings.out_dir)
-    output = pathlib.Path(settings.output_image or folder / "out.png")
+    runs.prepare_folder(output.parent)
 
     def save(step: int, image: Image) -> None:
         save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))

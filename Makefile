@@ -1,0 +1,25 @@
+# Sets up its own environment from the project's files, then runs the program or its tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow style clean
+
+demo: .venv/installed
+	$(BIN)/python -m randviz demo --out_dir=out/demo
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "randviz needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv out

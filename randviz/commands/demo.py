@@ -1,0 +1,141 @@
+"""Shows all three tasks on sample pictures: a few minutes on two cores, nothing to download.
+
+Example:
+  randviz demo --out_dir=out/demo
+
+Writes the three pictures, panels with their sources beside them, and index.html to look at.
+"""
+
+import dataclasses
+import html
+import time
+from collections.abc import Sequence
+
+from randviz.commands import invert, style, texture
+from randviz.grids import draw_grid
+from randviz.images import load_image, replace_atomically, save_image
+from randviz.runs import prepare_folder
+from randviz.settings import run_command, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of `randviz demo`."""
+
+    out_dir: str = setting("out/demo", "Folder for the pictures, the panels and index.html.")
+    num_steps: int = setting(200, "Steps of descent for each picture.", lower_bound=1)
+    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """One task of the demo.
+
+    Attributes:
+      title: what is seen, in a few words.
+      words: what to look for, one or two sentences.
+      command: the module whose task it is.
+      pictures: {caption: sample}, what stands beside the result.
+      flags: of the command, except the folder, the steps and the seed.
+    """
+
+    title: str
+    words: str
+    command: object
+    pictures: dict[str, str]
+    flags: dict[str, object]
+
+
+SHOWS = (
+    Show(
+        title="A photograph from deep features",
+        words=(
+            "Ten convolutions and four poolings with random weights, then back: white noise was"
+            " changed until its features in pool4 were the photograph's."
+        ),
+        command=invert,
+        pictures={"the photograph": "chelsea"},
+        flags={"image": "chelsea", "layer": "pool4", "image_size": 128},
+    ),
+    Show(
+        title="More of a texture",
+        words=(
+            "White noise was changed until its features in four layers were correlated as the"
+            " source's are; where things lie was never looked at."
+        ),
+        command=texture,
+        pictures={"the source": "gravel"},
+        flags={"texture_image": "gravel", "image_size": 128},
+    ),
+    Show(
+        title="A photograph in another picture's style",
+        words="The content of the one, the colours and strokes of the other, no training anywhere.",
+        command=style,
+        pictures={"the content": "astronaut", "the style": "immunohistochemistry"},
+        flags={
+            "content_image": "astronaut",
+            "style_image": ("immunohistochemistry",),
+            "image_size": 128,
+        },
+    ),
+)
+
+
+def name_of(show: Show) -> str:
+    """The command's name: invert, texture or style."""
+    return show.command.__name__.rpartition(".")[2]
+
+
+def run(settings: Settings) -> None:
+    """Runs the shows one after another and writes the page."""
+    folder = prepare_folder(settings.out_dir)
+    began = time.monotonic()
+    sections = []
+    for show in SHOWS:
+        name = name_of(show)
+        options = {**show.flags, "num_steps": settings.num_steps, "seed": settings.seed}
+        show.command.run(show.command.Settings(**options, out_dir=str(folder / name)))
+        words = [
+            f"--{flag}={','.join(v) if isinstance(v, tuple) else v}" for flag, v in options.items()
+        ]
+        command = " ".join(["randviz", name, *words])
+        size = show.flags["image_size"]
+        pictures = [load_image(sample, image_size=size) for sample in show.pictures.values()]
+        pictures.append(load_image(folder / name / "out.png"))
+        panel = draw_grid([pictures], captions=[[*show.pictures, "the result"]], cell=2 * size)
+        save_image(folder / f"{name}_panel.png", panel)
+        sections.append(_draw_section(show, f"{name}_panel.png", command))
+    with replace_atomically(folder / "index.html") as temporary:
+        temporary.write_text(_PAGE.format(sections="\n".join(sections)), encoding="utf-8")
+    print(f"demo: done in {time.monotonic() - began:.0f} s; open {folder / 'index.html'}")
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What an untrained network knows</title>
+<style>
+body {{ font: 17px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+  color: #2d2d2d; }}
+img {{ max-width: 100%; height: auto; }}
+code {{ font-size: 0.85em; overflow-wrap: anywhere; }}
+section {{ margin-top: 3rem; }}
+</style></head><body>
+<h1>What an untrained network knows</h1>
+<p>Three pictures by a VGG-19 whose weights are random numbers. It has never seen a picture.</p>
+{sections}
+</body></html>
+"""
+
+
+def _draw_section(show: Show, panel: str, command: str) -> str:
+    title, words, command = map(html.escape, (show.title, show.words, command))
+    return (
+        f'<section><h2>{title}</h2><p>{words}</p><img src="{panel}" alt="{title}">'
+        f"<p><code>{command}</code></p></section>"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz demo", Settings, run, argv, __doc__)

@@ -1,0 +1,44 @@
+"""What the tests share: one small network, so that its programs are compiled once."""
+
+import jax
+import numpy as np
+import pytest
+
+from randviz import networks
+
+# Each of VGG-19's kinds of layer, small enough to compile in a moment.
+TINY = networks.Network(
+    "tiny",
+    (
+        networks.Conv("conv1_1", 8),
+        networks.Conv("conv1_2", 8),
+        networks.Pool("pool1"),
+        networks.Conv("conv2_1", 12),
+        networks.Pool("pool2"),
+        networks.Dense("fc6", 10),
+        networks.Dense("fc8", 5, rectified=False),
+    ),
+    fc_image_size=12,
+    input_offset=0.0,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def params():
+    return networks.random_weights(jax.random.key(7), TINY, last_layer="fc8")
+
+
+@pytest.fixture(scope="session")
+def image():
+    """Lopsided, so that a swapped axis cannot hide."""
+    return jax.numpy.asarray(np.random.default_rng(1).uniform(size=(12, 16, 3)), "float32")
+
+
+@pytest.fixture(scope="session")
+def other_image():
+    return jax.numpy.asarray(np.random.default_rng(2).uniform(size=(12, 16, 3)), "float32")

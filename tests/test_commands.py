@@ -1,0 +1,230 @@
+"""The commands from the outside: what they write, what they say, and what they refuse."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from randviz import networks
+from randviz.__main__ import COMMANDS, main
+from randviz.commands import demo
+from randviz.images import load_image
+
+SMALL = ["--image_size=16", "--num_steps=4"]
+INVERT = ["invert", "--image=chelsea", "--layer=conv1_2", *SMALL]
+TEXTURE = ["texture", "--texture_image=gravel", "--layers=conv1_1,conv1_2", *SMALL]
+STYLE = [
+    "style",
+    "--content_image=chelsea",
+    "--style_image=coffee",
+    "--content_layers=conv1_1",
+    "--style_layers=conv1_1,conv1_2",
+    *SMALL,
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Pictures that are wrong, each in its own way."""
+    (tmp_path / "text.png").write_text("this is not a picture")
+    Pillow.effect_noise((64, 48), 50).convert("RGB").save(tmp_path / "whole.jpg")
+    half = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(half[: len(half) // 2])
+    Pillow.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    (tmp_path / "file").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (INVERT, {"content": {"conv1_2"}}),
+        (TEXTURE, {"style": {"conv1_1", "conv1_2"}}),
+        (STYLE, {"content": {"conv1_1"}, "style": {"conv1_1", "conv1_2"}}),
+    ],
+)
+def test_a_command_writes_its_picture_and_its_record(tmp_path, words, weights):
+    assert main([*words, f"--out_dir={tmp_path}", "--save_every=2"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.png",
+        "out_00002.png",
+        "run.json",
+    ]
+    picture = load_image(tmp_path / "out.png")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert picture.shape[1] == 16 and picture.std() > 0.01
+    assert record["command"] == words[0] and record["settings"]["num_steps"] == 4
+    assert {kind: set(values) for kind, values in record["layer_weights"].items()} == weights
+    assert len(record["losses"]) == 4 and record["losses"][-1] < record["losses"][0]
+    assert record["evaluations"] >= 4 and record["failed_steps"] == 0
+    assert {"jax", "randviz"} <= set(record["versions"]) and record["platform"] == "cpu"
+    if words is INVERT:
+        assert set(record["measures"]) == {"distance", "psnr", "ssim"}
+
+
+def test_the_same_seed_is_the_same_picture_and_another_is_another(tmp_path):
+    pictures = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert main([*TEXTURE, f"--out_dir={tmp_path / name}", f"--seed={seed}"]) == 0
+        pictures.append(load_image(tmp_path / name / "out.png"))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert np.abs(pictures[0] - pictures[2]).mean() > 0.01
+
+
+def test_layer_weights_are_recorded_at_the_papers_scale(tmp_path):
+    values = []
+    for name, scale in (("a", 0.015), ("b", 0.03)):
+        assert main([*STYLE, f"--out_dir={tmp_path / name}", f"--scale={scale}"]) == 0
+        values.append(json.loads((tmp_path / name / "run.json").read_text())["layer_weights"])
+    # Doubling σ doubles the features once a layer: ω falls by 4 a layer and μ by 16.
+    assert values[0]["content"]["conv1_1"] == pytest.approx(4 * values[1]["content"]["conv1_1"])
+    assert values[0]["style"]["conv1_2"] == pytest.approx(256 * values[1]["style"]["conv1_2"])
+
+
+def test_options_reach_the_picture(tmp_path):
+    """Each of these changes the result, so none is read and forgotten."""
+    plain = None
+    for index, option in enumerate(
+        [
+            "--seed=0", "--pooling=max", "--padding=reflect", "--input_offset=50", "--init=noise",
+            "--init=image --init_image=rocket", "--solver=adam", "--memory=1", "--bias_scale=0.5",
+            "--content_weight=3", "--style_weight=3", "--tv_weight=9", "--original_colors",
+            "--style_image=coffee,rocket", "--style_image=coffee,rocket --style_shares=3,1",
+            "--reading=abs_mean", "--num_steps=5",
+        ]
+    ):  # fmt: skip
+        words = [*STYLE, "--style_layers=conv1_1,conv2_1", *option.split()]
+        assert main([*words, f"--out_dir={tmp_path / str(index)}"]) == 0
+        picture = load_image(tmp_path / str(index) / "out.png")
+        plain = picture if plain is None else plain
+        assert index == 0 or np.abs(picture - plain).max() > 1 / 255, option
+
+
+def test_texture_of_another_size_and_place(tmp_path):
+    words = [*TEXTURE, "--output_size=20x12", f"--out_dir={tmp_path}"]
+    assert main([*words, f"--output_image={tmp_path / 'deep' / 'wide.jpg'}"]) == 0
+    assert load_image(tmp_path / "deep" / "wide.jpg").shape == (12, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("invert --image={}/missing.png", "missing.png"),
+        ("invert --image={}/text.png", "text.png"),
+        ("invert --image={}/half.jpg", "half.jpg"),
+        ("invert --image={}/dot.png", "1×1"),
+        ("invert", "--image"),
+        ("invert --image=chelsea --image_size=8 --layer=pool5", "pool5"),
+        ("invert --image=chelsea --layer=conv9_1", "conv9_1"),
+        ("invert --image=chelsea --layer=fc6 --image_size=64", "256×256"),
+        ("invert --image=chelsea --tv_weight=-1", "tv_weight"),
+        ("invert --image=chelsea --input_offset=grey", "grey"),
+        ("invert --image=chelsea --init=image", "--init_image"),
+        ("invert --image=chelsea --solver=newton", "solver"),
+        ("invert --image=chelsea --network=vgg7", "network"),
+        ("texture --texture_image=gravel --layers=conv1_1,conv1_1", "twice"),
+        ("texture --texture_image=gravel --layers=", "layer"),
+        ("texture --texture_image=gravel --output_size=20", "20"),
+        ("texture --texture_image=gravel --output_size=4x4", "4×4"),
+        ("style --content_image=chelsea", "--style_image"),
+        ("style --style_image=chelsea", "--content_image"),
+        ("style --content_image=chelsea --style_image=coffee --style_weight=-2", "style_weight"),
+        ("style --content_image=chelsea --style_image=coffee --style_shares=1,2", "style_shares"),
+        ("style --content_image=chelsea --style_image=coffee --style_shares=a", "style_shares"),
+        ("paint", "paint"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_leave_nothing(files, capsys, words, said):
+    out = files / "out"
+    words = words.format(files).split()
+    assert main([*words, *([f"--out_dir={out}"] if words != ["paint"] else [])]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert error.count("\n") == 1 and error.endswith(".\n")
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(files, capsys):
+    assert main([*INVERT, f"--out_dir={files / 'file' / 'out'}"]) == 2
+    assert "file/out" in capsys.readouterr().err
+    assert main([*INVERT, f"--out_dir={files}", f"--output_image={files / 'a.xyz'}"]) == 2
+    error = capsys.readouterr().err
+    assert "a.xyz" in error and "step" not in error
+
+
+def test_transparency_is_said_and_recorded(tmp_path, capsys):
+    Pillow.new("RGBA", (20, 16), (200, 10, 10, 90)).save(tmp_path / "glass.png")
+    words = [*INVERT, f"--image={tmp_path / 'glass.png'}", f"--out_dir={tmp_path / 'out'}"]
+    assert main(words) == 0
+    assert "randviz invert: warning: " in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert "white" in record["pictures"]["image"]["warnings"][0]
+
+
+def test_fully_connected_layers_invert_at_the_size_they_need(tmp_path, monkeypatch, tiny):
+    monkeypatch.setitem(networks.NETWORKS, "vgg19", tiny)
+    words = ["invert", "--image=astronaut", "--layer=fc6", "--image_size=12", "--num_steps=3"]
+    assert main([*words, f"--out_dir={tmp_path}"]) == 0
+    assert "fc6" in json.loads((tmp_path / "run.json").read_text())["layer_weights"]["content"]
+
+
+def test_demo_writes_pictures_panels_and_a_page(tmp_path, monkeypatch):
+    import dataclasses
+
+    # The same shows, shallower and smaller.
+    flags = {
+        "invert": {"layer": "conv1_2", "image_size": 16},
+        "texture": {"layers": ("conv1_1",), "image_size": 16},
+        "style": {"content_layers": ("conv1_1",), "style_layers": ("conv1_2",), "image_size": 16},
+    }
+    shows = [
+        dataclasses.replace(show, flags={**show.flags, **flags[demo.name_of(show)]})
+        for show in demo.SHOWS
+    ]
+    monkeypatch.setattr(demo, "SHOWS", shows)
+    for _ in range(2):  # it can be run again
+        assert main(["demo", f"--out_dir={tmp_path}", "--num_steps=2"]) == 0
+    page = (tmp_path / "index.html").read_text()
+    for name in flags:
+        assert (tmp_path / name / "out.png").exists()
+        assert f'src="{name}_panel.png"' in page and (tmp_path / f"{name}_panel.png").exists()
+        assert f"randviz {name} --" in page
+
+
+def test_help_is_there_without_a_command_and_with_each(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*COMMANDS, "chelsea"))
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert "Example" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_picture(tmp_path):
+    words = [
+        sys.executable, "-m", "randviz", "invert", "--image=chelsea", "--image_size=64",
+        "--layer=conv3_1", "--num_steps=900",
+    ]  # fmt: skip
+    subprocess.run([*words, f"--out_dir={tmp_path / 'whole'}"], check=True)
+    started = [*words, f"--out_dir={tmp_path / 'parts'}"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(started, timeout=30, check=True)  # kills it outright
+    assert not (tmp_path / "parts" / "out.png").exists()
+    subprocess.run(started, check=True)
+    record = json.loads((tmp_path / "parts" / "run.json").read_text())
+    assert record["sittings"] == 2
+    whole, parts = ((tmp_path / name / "out.png").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_programs_are_kept_in_the_users_cache_folder():
+    main(["invert", "--layer=nowhere", "--image=chelsea"])
+    assert jax.config.jax_compilation_cache_dir.endswith("randviz") or "JAX" in str(
+        jax.config.jax_compilation_cache_dir
+    )

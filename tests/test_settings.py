@@ -1,0 +1,84 @@
+"""Flags made from a settings class: types, defaults, files, and mistakes."""
+
+import dataclasses
+
+import pytest
+
+from randviz.settings import describe_flags, parse_flags, run_command, setting
+from randviz.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    num_steps: int = setting(10, "How many.", lower_bound=1)
+    weight: float = setting(0.5, "How much.", lower_bound=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Common):
+    layers: tuple[str, ...] = setting(("a", "b"), "Which.")
+    kind: str = setting("x", "What kind.", choices=("x", "y"))
+    loud: bool = setting(False, "Whether.")
+    name: str = setting("", "Whose.")
+
+
+def test_defaults_and_types():
+    assert parse_flags(Settings, []) == Settings()
+    words = "--num_steps=3 --weight=2 --layers=c,d,e --kind=y --loud --name=me".split()
+    assert parse_flags(Settings, words) == Settings(3, 2.0, ("c", "d", "e"), "y", True, "me")
+    assert parse_flags(Settings, ["--noloud", "--layers="]).layers == ()
+
+
+def test_flag_file_and_last_value_wins(tmp_path):
+    (tmp_path / "a.flags").write_text("# a comment\n--num_steps=7\n--kind=y\n")
+    found = parse_flags(Settings, [f"--flagfile={tmp_path / 'a.flags'}", "--num_steps=8"])
+    assert (found.num_steps, found.kind) == (8, "y")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--num_steps=0"], "num_steps"),
+        (["--num_steps=many"], "many"),
+        (["--weight=-1"], "weight"),
+        (["--kind=z"], "kind"),
+        (["--steps=3"], "steps"),
+        (["picture.png"], "picture.png"),
+        (["--flagfile=nowhere.flags"], "nowhere.flags"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(words, said, capsys):
+    with pytest.raises(UserError, match=said):
+        parse_flags(Settings, words)
+    assert run_command("randviz x", Settings, lambda settings: None, words, "Doc.") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("randviz x: ") and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_help_tells_every_flag_with_its_default(capsys):
+    assert run_command("randviz x", Settings, None, ["--help"], "Does x.") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Does x.")
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name}=" in shown
+    assert "--layers=a,b" in shown and "One of x, y." in shown
+    # The command's own flags come before those it shares.
+    assert describe_flags(Settings).index("--layers") < describe_flags(Settings).index(
+        "--num_steps"
+    )
+
+
+def test_a_mistake_of_ours_is_not_hidden():
+    def broken(settings):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run_command("randviz x", Settings, broken, [], "Doc.")
+
+
+def test_interruption_exits_with_130(capsys):
+    def stopped(settings):
+        raise KeyboardInterrupt
+
+    assert run_command("randviz x", Settings, stopped, [], "Doc.") == 130
+    assert capsys.readouterr().err == "randviz x: stopped.\n"
