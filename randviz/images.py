@@ -74,8 +74,21 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
         image = _read_deep_grey(picture, name)
     else:
         image = _read_colours(picture, name)
+    return image if image_size is None else resize_image(image, image_size)
+
+
+def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
+    """Scales an image so that its longest side has a given length, keeping its shape.
+
+    Args:
+      image: [H, W, 3], in [0, 1].
+      image_size: the longest side of the result, in pixels.
+
+    Returns:
+      float32 [H, W, 3], in [0, 1]; neither side falls below one pixel.
+    """
     size = image.shape[1], image.shape[0]
-    if image_size is None or image_size == max(size):
+    if image_size == max(size):
         return image
     # Channel by channel in floating point, so that 16-bit pictures keep their depth.
     channels = [
@@ -96,17 +109,25 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
       UserError: the suffix is unknown, the place cannot be written, or the image is not
         [H, W, 3] or has values that are not finite numbers.
     """
-    path = Path(path)
-    if path.suffix.lower() not in _SAVE_SUFFIXES:
-        suffixes = ", ".join(_SAVE_SUFFIXES)
-        raise UserError(
-            f"{path} does not end in a known format of pictures; use one of {suffixes}."
-        )
+    check_suffix(path)
     picture = to_8_bits(image, str(path))
     with replace_atomically(path) as temporary:
         # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
         # pictures are full of fine colour, which JPEG's usual subsampling would smear.
         picture.save(temporary, quality=95, subsampling=0)
+
+
+def check_suffix(path: str | os.PathLike) -> None:
+    """Says whether a picture can be saved under this name, before the work of making it.
+
+    Raises:
+      UserError: the suffix is not one of a known format.
+    """
+    if Path(path).suffix.lower() not in _SAVE_SUFFIXES:
+        suffixes = ", ".join(_SAVE_SUFFIXES)
+        raise UserError(
+            f"{path} does not end in a known format of pictures; use one of {suffixes}."
+        )
 
 
 @contextlib.contextmanager
@@ -141,7 +162,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        reason = _explain(error)
+        reason = explain_failure(error)
         raise UserError(f"{path} cannot be written ({reason}); choose another place.") from error
     finally:
         # The failure that brought us here is the one to report, not a second one of the clean-up.
@@ -195,14 +216,14 @@ def _open_file(name: str) -> Pillow.Image:
         problem = f"has more than {2 * Pillow.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
     except Exception as error:  # on a damaged file Pillow's decoders raise nearly anything
         problem = (
-            f"cannot be read ({_explain(error)}); check the path and its permissions"
+            f"cannot be read ({explain_failure(error)}); check the path and its permissions"
             if getattr(error, "strerror", None)  # only the system's errors have it
             else f"is cut short or damaged ({error}); fetch or save it again"
         )
     raise UserError(f"{name or 'The empty path'} {problem}.")
 
 
-def _explain(error: OSError) -> str:
+def explain_failure(error: OSError) -> str:
     """The reason of a failure; the system's words for a file in a folder's place are obscure."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "part of the path is a file, not a folder"

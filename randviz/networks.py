@@ -264,7 +264,7 @@ def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tupl
     return {step.name: shapes[step.name] for step in network.up_to(layer) if step.name in shapes}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "last_layer"))
+@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
 def random_weights(
     key: Key,
     network: Network,
@@ -272,6 +272,7 @@ def random_weights(
     scale: float | Array = PAPER_SCALE,
     bias_scale: float | Array = 0.0,
     last_layer: str | None = None,
+    draws: tuple[int, ...] = (),
 ) -> Params:
     """Draws every kernel from N(0, σ).
 
@@ -285,6 +286,8 @@ def random_weights(
       bias_scale: the standard deviation of the biases.
       last_layer: the deepest layer wanted; by default the last before the fully connected ones,
         which are large (VGG-19's fc6 alone has 134 million weights).
+      draws: which draw of each layer, in forward order; layers beyond the last number are draw 0.
+        A stacked network (see `selection`) is these numbers and the key.
 
     Returns:
       {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
@@ -303,9 +306,9 @@ def random_weights(
             layer.name for layer in reversed(network.layers) if not isinstance(layer, Dense)
         )
     shapes = weight_shapes(network, last_layer)
-    kernel_keys, bias_keys = zip(
-        *(jax.random.split(layer_key(key, layer)) for layer in shapes), strict=True
-    )
+    draws = draws + (0,) * (len(shapes) - len(draws))
+    layer_keys = [draw_key(key, *which) for which in zip(shapes, draws, strict=False)]
+    kernel_keys, bias_keys = zip(*map(jax.random.split, layer_keys), strict=True)
     kernels = draw_gaussians(kernel_keys, [shape["kernel"] for shape in shapes.values()])
     biases = draw_gaussians(bias_keys, [shape["bias"] for shape in shapes.values()])
     return {
@@ -314,9 +317,10 @@ def random_weights(
     }
 
 
-def layer_key(key: Key, layer: str) -> Key:
-    """The key of one layer's weights: the network's key folded with the layer's name."""
-    return jax.random.fold_in(key, zlib.crc32(layer.encode()))
+def draw_key(key: Key, layer: str, draw: int) -> Key:
+    """The key of one draw of a layer's weights: the network's key folded with name and number."""
+    layer_key = jax.random.fold_in(key, zlib.crc32(layer.encode()))
+    return jax.random.fold_in(layer_key, draw)
 
 
 def normalize_gauge(

@@ -21,7 +21,7 @@ import rich.console
 import rich.progress
 
 from randviz import lbfgs
-from randviz.images import replace_atomically
+from randviz.images import explain_failure, replace_atomically
 from randviz.types import Image, UserError
 
 _CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
@@ -88,9 +88,9 @@ def prepare_folder(out_dir: str | pathlib.Path) -> pathlib.Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise UserError(
-            f"the output folder {out_dir} cannot be written ({reason}); choose another --out_dir."
+            f"the output folder {out_dir} cannot be written ({explain_failure(error)}); choose"
+            " another --out_dir."
         ) from error
     return folder
 

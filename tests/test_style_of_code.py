@@ -38,6 +38,7 @@ FLOORS = {
     "commands.texture": 5,
     "commands.style": 5,
     "commands.demo": 5,
+    "experiments.command": 5,
     "experiments.solvers": 5,
 }
 ORDER = list(FLOORS)

@@ -15,7 +15,7 @@ import numpy as np
 from randviz import lbfgs, losses, networks, runs
 from randviz.conv import PADDINGS, POOLINGS
 from randviz.gaussian import draw_noise_image
-from randviz.images import check_suffix, load_image, save_image
+from randviz.images import check_suffix, load_image, resize_image, save_image
 from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
 
@@ -112,19 +112,19 @@ def load_picture(flag: str, source: str, image_size: int) -> Picture:
     """
     if not source:
         raise UserError(f"no picture is given; name a file or a sample with --{flag}=.")
-    original = load_image(source)
-    height, width = original.shape[:2]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        image = load_image(source)
+    said = [str(warning.message) for warning in caught]
+    for words in said:
+        warnings.warn(words, stacklevel=2)
+    height, width = image.shape[:2]
     if min(height, width) < _SMALLEST_PICTURE:
         raise UserError(
             f"the picture {source} is {width}×{height} pixels; it needs at least"
             f" {_SMALLEST_PICTURE} a side."
         )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        image = load_image(source, image_size=image_size)
-    said = [str(warning.message) for warning in caught]
-    for words in said:
-        warnings.warn(words, stacklevel=2)
+    image = resize_image(image, image_size)
     facts = {
         "source": source,
         "size": f"{image.shape[1]}x{image.shape[0]}",
@@ -267,27 +267,27 @@ def run_task(task: Task) -> Image:
     )
     image = task.finish(run.image)
     save_image(output, image)
+    said = [words for picture in task.pictures.values() for words in picture.facts["warnings"]]
     failed = int(run.trace.failed.sum())
     if failed:
-        warnings.warn(
+        said.append(
             f"{failed} of {settings.num_steps} steps found nothing better; the picture is the best"
-            " that was found.",
-            stacklevel=2,
+            " that was found."
         )
-    runs.write_record(
-        folder / "run.json",
-        {
-            **facts,
-            "layer_weights": task.layer_weights,
-            "measures": task.measure(image),
-            "final_loss": float(run.trace.loss[-1]),
-            "evaluations": int(run.trace.evaluations.sum()),
-            "failed_steps": failed,
-            "seconds": round(run.seconds, 3),
-            "sittings": run.sittings,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "losses": [float(f"{loss:.6g}") for loss in run.trace.loss],
-        },
-    )
+        warnings.warn(said[-1], stacklevel=2)
+    record = {
+        **facts,
+        "layer_weights": task.layer_weights,
+        "measures": task.measure(image),
+        "final_loss": float(run.trace.loss[-1]),
+        "evaluations": int(run.trace.evaluations.sum()),
+        "failed_steps": failed,
+        "warnings": said,
+        "seconds": round(run.seconds, 3),
+        "sittings": run.sittings,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "losses": [float(f"{loss:.6g}") for loss in run.trace.loss],
+    }
+    runs.write_record(folder / "run.json", record)
     print(f"{task.name}: wrote {output} and {folder / 'run.json'}")
     return image
