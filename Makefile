@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow style clean
+.PHONY: demo test test-slow clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo

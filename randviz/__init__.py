@@ -1,6 +1,6 @@
 """What an untrained deep network knows: inversion, textures and style with random weights.
 
-The package is built in floors; a module imports only from modules above its own line.
+The package is built in floors; a module imports only what stands before it in this table.
 
 ========================  ======================================================================
 0 words                   types

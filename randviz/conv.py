@@ -39,6 +39,7 @@ def convolve(x: Array, kernel: Array, *, padding: str = "zero") -> Array:
     border = kernel.shape[0] // 2
     if padding == "zero":
         return _correlate(x, kernel, border)
+    # Differs from the paper: it has zeros only.
     pads = ((border, border), (border, border), (0, 0))
     return _correlate(jnp.pad(x, pads, mode=PADDINGS[padding]), kernel, 0)
 

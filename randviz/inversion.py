@@ -15,8 +15,9 @@ from randviz.losses import content_layer_weights, content_loss, total_variation
 from randviz.networks import Network, features, normalize_gauge
 from randviz.types import Array, Image, Key, Params
 
-# Un-centred input: the common brightness pins the ReLU masks and the map becomes easy to invert. At
-# pool4, subtracting the ImageNet mean instead costs eleven decibels (BUILD_NOTES.md).
+# Differs from the paper, which does not say what is subtracted. Un-centred input: the common
+# brightness pins the ReLU masks and the map becomes easy to invert. At pool4, subtracting the
+# ImageNet mean instead costs eleven decibels (BUILD_NOTES.md).
 INPUT_OFFSET = 0.0
 NOISE_STD = 10 / 255
 
@@ -75,8 +76,8 @@ class Inversion:
         layer = network.canonical_name(layer)
         params, _ = normalize_gauge(network, params, layer)
         target = features(network, params, image, layer)[layer]
-        weights = content_layer_weights(network, params, image, (layer,), reading=reading)
-        return cls(params, target, weights[layer], jnp.float32(tv_weight), network, layer)
+        omega = content_layer_weights(network, params, image, (layer,), reading=reading)
+        return cls(params, target, omega[layer], jnp.float32(tv_weight), network, layer)
 
     def __call__(self, image: Image) -> Array:
         found = features(self.network, self.params, image, self.layer)[self.layer]

@@ -57,11 +57,12 @@ class Trace(NamedTuple):
 
     Attributes:
       loss: [T], the objective after each step.
-      gradient_norm: [T], Euclidean norm of its gradient.
+      gradient_norm: [T], Euclidean norm of its gradient; not finite where that was refused.
       step_size: [T], in units of the direction; 0 where the step failed.
       evaluations: [T], int32, how often value and gradient were computed in the step.
-      failed: [T], whether the step found nothing better (a failed search or a value that is not
-        finite) and the image stayed as it was.
+      failed: [T], whether the step led nowhere: to a value that is not finite, or, with L-BFGS, to
+        nothing better. With jaxopt the image then stayed as it was; optax may rise, as Adam may
+        without failing.
     """
 
     loss: Array
@@ -157,9 +158,9 @@ def _step_jaxopt(objective: Objective, state: State):
     image, new = solver.update(state.image, old, objective)
     newest = old.iter_num % solver.history_size
     s, y = new.s_history[newest], new.y_history[newest]
-    sizes = jnp.sqrt(jnp.vdot(s, s) * jnp.vdot(y, y))
+    sizes = jnp.sqrt(jnp.vdot(s, s)) * jnp.sqrt(jnp.vdot(y, y))
     curved = jnp.vdot(s, y) > _SMALLEST_COSINE * sizes
-    rho = new.rho_history.at[newest].multiply(jnp.where(curved, 1.0, 0.0))
+    rho = new.rho_history.at[newest].set(jnp.where(curved, new.rho_history[newest], 0.0))
     gamma = jnp.where(curved, new.gamma, old.gamma)
     # A failed search empties the memory and goes on with a cautious step downhill, as in L-BFGS-B.
     failed = new.failed_linesearch
@@ -274,9 +275,11 @@ def advance(
       solver: as given to `init`.
 
     Returns:
-      The state after the last step, and the trace of these steps, [T] each. A step that finds
-      nothing better, or only values that are not finite, leaves the image as it was and says so in
-      the trace.
+      The state after the last step, and the trace of these steps, [T] each. A step to a value that
+      is not finite leaves the image as it was and says so in the trace.
+
+    Raises:
+      UserError: for an unknown solver or a negative number of steps.
 
     Example:
       >>> from jax.tree_util import Partial
@@ -287,6 +290,8 @@ def advance(
       (True, (8,))
     """
     check_solver(solver)
+    if num_steps < 0:
+        raise UserError(f"num_steps is {num_steps}; it must not be negative.")
     capacity = max(64, 1 << (num_steps - 1).bit_length())
     state, trace = _advance(objective, state, num_steps, capacity=capacity, solver=solver)
     return state, jax.tree.map(lambda values: values[:num_steps], trace)

@@ -49,7 +49,7 @@ class Search(NamedTuple):
     Attributes:
       point: the accepted place; the start itself if the search failed.
       evaluations: how often the objective was evaluated, int32.
-      failed: whether no place with a smaller loss was found.
+      failed: whether no better place was found and the image stayed as it was.
     """
 
     point: Point

@@ -80,6 +80,7 @@ def texture_loss(layer_features: Array, target: Array) -> Array:
       size than its source's; the paper's sizes are equal, and then so are the formulas.
     """
     channels = layer_features.shape[-1]
+    # Differs from the paper: each Gram matrix over its own M, so that sizes may differ.
     return jnp.sum(jnp.square(mean_gram(layer_features) - target)) / (4 * channels**2)
 
 
@@ -181,6 +182,7 @@ def _layer_weights(
     def gradient_size(chosen: Array) -> Array:
         masked = {layer: chosen[i] * cotangents[layer] for i, layer in enumerate(layers)}
         (gradient,) = pull_back(masked)
+        # Differs from the paper: by default its words, not the letter of its formula.
         mean = jnp.mean(jnp.abs(gradient) if reading == "mean_abs" else gradient)
         return jnp.abs(mean)
 

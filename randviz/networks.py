@@ -351,7 +351,9 @@ def normalize_gauge(
         if not isinstance(layer, Pool):
             kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
             fan_in = kernel.size // kernel.shape[-1]
-            size = jnp.sqrt(jnp.mean(jnp.square(kernel)))
+            largest = jnp.max(jnp.abs(kernel))
+            # Relative to the largest, or the squares of very small weights would vanish.
+            size = largest * jnp.sqrt(jnp.mean(jnp.square(kernel / largest)))
             wanted = (2 / fan_in) ** 0.5 / (1 if normalized else 255)  # pixels reach 255
             ideal += jnp.where(size > 0, jnp.log2(wanted / size), 0.0)
             # The sum is rounded, not each factor, so that errors do not add up with depth.

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
 _CHUNK_STEPS = 64  # the trace capacity that `lbfgs.advance` compiles for at the least
 _SAVE_SECONDS = 20.0  # at most so much work is lost when the process is killed outright
 _LOG_SECONDS = 10.0
+_STATE_VERSION = 1  # of what is saved; another number leaves older states alone
 
 
 class Stopped(Exception):
@@ -72,16 +74,21 @@ def describe_machine() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": device.platform,
         "device": device.device_kind,
+        "matmul_precision": jax.config.jax_default_matmul_precision,
     }
 
 
-def prepare_folder(out_dir: str | pathlib.Path) -> pathlib.Path:
-    """Makes the output folder and makes sure that it can be written.
+def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.Path:
+    """Makes an output folder and makes sure that it can be written.
+
+    Args:
+      path: of the folder.
+      flag: that named it, for the message.
 
     Raises:
       UserError: if it cannot.
     """
-    folder = pathlib.Path(out_dir)
+    folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".randviz-probe"
@@ -89,8 +96,8 @@ def prepare_folder(out_dir: str | pathlib.Path) -> pathlib.Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"the output folder {out_dir} cannot be written ({explain_failure(error)}); choose"
-            " another --out_dir."
+            f"the output folder {path} cannot be written ({explain_failure(error)}); choose"
+            f" another --{flag}."
         ) from error
     return folder
 
@@ -125,9 +132,10 @@ def descend(
 ) -> Run:
     """Descends in chunks on the host: draws the progress, saves the state, shows the pictures.
 
-    An unfinished state lies in the folder under the run's fingerprint, so that the same command
-    goes on with it and another command in the same folder does not touch it. The last image is
-    the same, bit for bit, however often the run was stopped.
+    The state lies in the folder under the run's fingerprint, so that the same command goes on with
+    it and another command in the same folder does not touch it. The last image is the same, bit
+    for bit, however often the run was stopped. The last state stays too, until the caller has put
+    the result in safety and calls `forget`.
 
     Args:
       objective: image → scalar.
@@ -148,15 +156,14 @@ def descend(
     Raises:
       Stopped: after SIGINT or SIGTERM, with the state saved.
     """
-    unfinished = folder / f".unfinished-{fingerprint(facts)}"
     sitting = _Sitting(
         state=lbfgs.init(objective, start, solver=solver, memory=memory),
         trace=lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?")),
         progress=np.zeros(3),
     )
-    with _keep_states(unfinished) as states, _catch_signals() as wish:
-        if states.latest_step() is not None:
-            sitting = states.restore(states.latest_step(), args=ocp.args.StandardRestore(sitting))
+    place = _place_of_states(folder, facts)
+    with _keep_states(place) as states, _catch_signals() as wish:
+        sitting = _restore(states, sitting, place)
         state, trace = sitting.state, lbfgs.Trace(*map(np.array, sitting.trace))
         step, before, sittings = int(sitting.progress[0]), *sitting.progress[1:]
         began = saved = time.monotonic()
@@ -181,6 +188,7 @@ def descend(
                 step += chunk
                 watch.tell(step, float(trace.loss[step - 1]))
                 if step == num_steps:
+                    save()
                     break
                 if show and save_every and step % save_every == 0:
                     show(step, state.image)
@@ -192,8 +200,16 @@ def descend(
                 if now - saved > _SAVE_SECONDS:
                     save()
                     saved = now
-    shutil.rmtree(unfinished, ignore_errors=True)
     return Run(state.image, trace, before + time.monotonic() - began, int(sittings) + 1)
+
+
+def forget(folder: pathlib.Path, facts: Any) -> None:
+    """Removes the state of a run whose result is in safety."""
+    shutil.rmtree(_place_of_states(folder, facts), ignore_errors=True)
+
+
+def _place_of_states(folder: pathlib.Path, facts: Any) -> pathlib.Path:
+    return folder / f".unfinished-{fingerprint([_STATE_VERSION, facts])}"
 
 
 class _Sitting(NamedTuple):
@@ -202,6 +218,23 @@ class _Sitting(NamedTuple):
     state: lbfgs.State
     trace: lbfgs.Trace  # [num_steps] each, zeros beyond the step reached
     progress: np.ndarray  # step reached, seconds spent, sittings
+
+
+def _restore(states: ocp.CheckpointManager, start: _Sitting, place: pathlib.Path) -> _Sitting:
+    """The last state saved, or the start if there is none that can be read."""
+    step = states.latest_step()
+    if step is None:
+        return start
+    try:
+        return states.restore(step, args=ocp.args.StandardRestore(start))
+    except Exception as error:  # what a damaged file raises depends on where the damage is
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        warnings.warn(
+            f"the state saved in {place} cannot be read ({reason}); the run begins anew.",
+            stacklevel=2,
+        )
+        states.delete(step)
+        return start
 
 
 @contextlib.contextmanager

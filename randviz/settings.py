@@ -6,8 +6,8 @@ refuses two modules that both define `--seed`.
 
 import dataclasses
 import inspect
+import math
 import os
-import pathlib
 import sys
 import textwrap
 import warnings
@@ -29,6 +29,7 @@ def setting(
     *,
     choices: Sequence[str] | None = None,
     lower_bound: float | None = None,
+    upper_bound: float | None = None,
 ) -> Any:
     """Describes one field of a settings class.
 
@@ -38,11 +39,12 @@ def setting(
       help: what it means, in plain words.
       choices: the only words allowed.
       lower_bound: the smallest number allowed.
+      upper_bound: the largest number allowed.
 
     Returns:
       A data class field.
     """
-    metadata = {"help": help, "choices": choices, "lower_bound": lower_bound}
+    metadata = {"help": help, "choices": choices, "bounds": (lower_bound, upper_bound)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -64,28 +66,32 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
         _define_flag(field, values)
     try:
         words = values(["randviz", *argv])[1:]
-    except (flags.Error, OSError) as error:
-        raise UserError(f"{str(error).rstrip('.')}; --help lists the flags.") from error
+    except (flags.Error, OSError, UnicodeError) as error:
+        said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
+        raise UserError(f"{said}; --help lists the flags.") from error
     if words:
         raise UserError(f"{words[0]!r} is not a flag; write --name=value, and see --help.")
     found = {}
     for field in dataclasses.fields(settings_class):
         value = values[field.name].value
+        # Every bound lets "nan" through, and an infinite weight is no weight.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name}={value} is not a finite number; give one.")
         found[field.name] = tuple(value) if isinstance(field.default, tuple) else value
     return settings_class(**found)
 
 
 def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
     default, help = field.default, field.metadata["help"]
-    choices, lower_bound = field.metadata["choices"], field.metadata["lower_bound"]
+    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
     if choices:
         flags.DEFINE_enum(field.name, default, choices, help, flag_values=values)
     elif isinstance(default, bool):
         flags.DEFINE_boolean(field.name, default, help, flag_values=values)
     elif isinstance(default, int):
-        flags.DEFINE_integer(field.name, default, help, lower_bound, flag_values=values)
+        flags.DEFINE_integer(field.name, default, help, *bounds, flag_values=values)
     elif isinstance(default, float):
-        flags.DEFINE_float(field.name, default, help, lower_bound, flag_values=values)
+        flags.DEFINE_float(field.name, default, help, *bounds, flag_values=values)
     elif isinstance(default, tuple):
         flags.DEFINE_list(field.name, list(default), help, flag_values=values)
     else:
@@ -95,7 +101,7 @@ def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
 def describe_flags(settings_class: type) -> str:
     """The flags of a settings class with defaults and meanings, as text for `--help`."""
     lines = []
-    own = vars(settings_class).get("__annotations__", {})
+    own = inspect.get_annotations(settings_class)
     for field in sorted(
         dataclasses.fields(settings_class), key=lambda field: field.name not in own
     ):
@@ -129,12 +135,12 @@ def run_command(
     Returns:
       The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal.
     """
-    if {"--help", "-h", "--helpfull", "help"} & set(argv):
+    if {"--help", "-h", "--helpfull"} & set(argv):
         print(f"{inspect.cleandoc(doc)}\n\nFlags (with defaults):\n")
         print(describe_flags(settings_class))
         print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
         return 0
-    _remember_compilations()
+    _configure_jax()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -145,14 +151,25 @@ def run_command(
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        print(f"{name}: there is not enough memory; take a smaller picture.", file=sys.stderr)
+        return 2
     except (Stopped, KeyboardInterrupt) as error:
         print(f"{name}: {str(error) or 'stopped.'}", file=sys.stderr)
         return 130
     return 0
 
 
-def _remember_compilations() -> None:
-    """Keeps compiled programs in the user's cache folder, so that the next run starts at once."""
+def _configure_jax() -> None:
+    """Full float32 products, and compiled programs kept for the next run.
+
+    Where the user's environment has chosen otherwise, that stands.
+    """
+    if jax.config.jax_default_matmul_precision is None:
+        # On GPUs and TPUs jax's own default is to round float32 factors to 10 or 7 bits.
+        jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "randviz"))
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "randviz"))

@@ -20,10 +20,12 @@ from randviz.losses import (
 from randviz.networks import IMAGENET_MEAN, Network, features, normalize_gauge
 from randviz.types import Array, Image, Key, Params, UserError
 
+# Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.
 INPUT_OFFSET = IMAGENET_MEAN
 NOISE_STD = 30 / 255
 CONTENT_LAYERS = ("conv2_2",)
 STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+# Differs from the paper: 100 : 1 : 1000 shows no style (BUILD_NOTES.md).
 CONTENT_WEIGHT, STYLE_WEIGHT, TV_WEIGHT = 1.0, 50.0, 2.0
 
 # Rows: luma and two colour differences of ITU-R BT.601, for keeping a photograph's own colours.
@@ -79,7 +81,8 @@ class Style:
           network: the architecture; an input offset of None becomes the ImageNet mean.
           params: its weights down to the deepest layer, at any scale.
           content_image: [H, W, 3], RGB in [0, 1], xc.
-          style_images: [h0, w0, 3], xs, or several of any sizes, whose Gram matrices are blended.
+          style_images: [h0, w0, 3], xs, or several of any sizes, whose Gram matrices and μ are
+            blended.
           content_layers: whose features are matched.
           style_layers: whose Gram matrices are matched.
           content_weight: α.
@@ -114,13 +117,11 @@ class Style:
         shares = shares / jnp.sum(shares)
 
         content_maps = features(network, params, content_image, content_layers)
-        grams, weights = [], []
+        grams, mus = [], []
         for image in style_images:
             maps = features(network, params, image, style_layers)
             grams.append({layer: mean_gram(maps[layer]) for layer in style_layers})
-            weights.append(
-                texture_layer_weights(network, params, image, style_layers, reading=reading)
-            )
+            mus.append(texture_layer_weights(network, params, image, style_layers, reading=reading))
         blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)
         return cls(
             params=params,
@@ -129,7 +130,7 @@ class Style:
                 network, params, content_image, content_layers, reading=reading
             ),
             style_targets=jax.tree.map(blend, *grams),
-            style_layer_weights=jax.tree.map(blend, *weights),
+            style_layer_weights=jax.tree.map(blend, *mus),
             content_weight=jnp.float32(content_weight),
             style_weight=jnp.float32(style_weight),
             tv_weight=jnp.float32(tv_weight),
@@ -218,29 +219,12 @@ def transfer(
         style_shares=style_shares,
         reading=reading,
     )
-    start = start_image(key, content_image, init=init)
-    return lbfgs.minimize(objective, start, num_steps=num_steps, solver=solver, memory=memory)
-
-
-def start_image(key: Key, content_image: Image, *, init: str) -> Image:
-    """The image that a transfer starts from.
-
-    Args:
-      key: of the noise.
-      content_image: [H, W, 3].
-      init: "content" or "noise".
-
-    Returns:
-      [H, W, 3].
-
-    Raises:
-      UserError: for another word.
-    """
-    if init == "content":
-        return content_image
+    if init not in ("content", "noise"):
+        raise UserError(f"init {init!r} is unknown; use content or noise.")
+    start = content_image
     if init == "noise":
-        return draw_noise_image(key, content_image.shape[:2], std=NOISE_STD)
-    raise UserError(f"init {init!r} is unknown; use content or noise.")
+        start = draw_noise_image(key, content_image.shape[:2], std=NOISE_STD)
+    return lbfgs.minimize(objective, start, num_steps=num_steps, solver=solver, memory=memory)
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:

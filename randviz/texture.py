@@ -15,8 +15,9 @@ from randviz.losses import mean_gram, texture_layer_weights, texture_loss
 from randviz.networks import IMAGENET_MEAN, Network, features, normalize_gauge
 from randviz.types import Array, Image, Key, Params
 
-# Centred input: bright input beside the zero padding marks the border, and then the Gram matrices
-# remember the source's layout. A small noise leaves large dark blobs (BUILD_NOTES.md).
+# Differs from the paper, which does not say what is subtracted. Centred input: bright input beside
+# the zero padding marks the border, and then the Gram matrices remember the source's layout. A
+# small noise leaves large dark blobs (BUILD_NOTES.md).
 INPUT_OFFSET = IMAGENET_MEAN
 NOISE_STD = 30 / 255
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1")
@@ -71,8 +72,8 @@ class Texture:
         layers = network.canonical_names(layers)
         params, _ = normalize_gauge(network, params, layers[-1])
         maps = features(network, params, image, layers)
-        weights = texture_layer_weights(network, params, image, layers, reading=reading)
-        return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, weights, network)
+        mu = texture_layer_weights(network, params, image, layers, reading=reading)
+        return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)
 
     def __call__(self, image: Image) -> Array:
         maps = features(self.network, self.params, image, tuple(self.targets))

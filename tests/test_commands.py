@@ -1,6 +1,8 @@
 """The commands from the outside: what they write, what they say, and what they refuse."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,8 +13,9 @@ from PIL import Image as Pillow
 
 from randviz import networks
 from randviz.__main__ import COMMANDS, main
-from randviz.commands import demo
+from randviz.commands import demo, descent
 from randviz.images import load_image
+from randviz.types import UserError
 
 SMALL = ["--image_size=16", "--num_steps=4"]
 INVERT = ["invert", "--image=chelsea", "--layer=conv1_2", *SMALL]
@@ -35,6 +38,7 @@ def files(tmp_path):
     half = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(half[: len(half) // 2])
     Pillow.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Pillow.new("RGB", (20, 16)).save(tmp_path / "black.png")
     (tmp_path / "file").write_text("")
     return tmp_path
 
@@ -124,17 +128,24 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("invert --image=chelsea --tv_weight=-1", "tv_weight"),
         ("invert --image=chelsea --input_offset=grey", "grey"),
         ("invert --image=chelsea --init=image", "--init_image"),
+        ("invert --image=chelsea --init_image=coffee", "--init=image"),
+        ("invert --image=chelsea --input_offset=nan", "nan"),
+        ("invert --image=chelsea --tv_weight=nan", "tv_weight"),
+        ("invert --image=chelsea --seed=99999999999999999999", "seed"),
+        ("invert --image={}/black.png --image_size=16 --layer=conv1_1", "conv1_1"),
         ("invert --image=chelsea --solver=newton", "solver"),
         ("invert --image=chelsea --network=vgg7", "network"),
         ("texture --texture_image=gravel --layers=conv1_1,conv1_1", "twice"),
         ("texture --texture_image=gravel --layers=", "layer"),
         ("texture --texture_image=gravel --output_size=20", "20"),
         ("texture --texture_image=gravel --output_size=4x4", "4×4"),
+        ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
         ("style --content_image=chelsea", "--style_image"),
         ("style --style_image=chelsea", "--content_image"),
         ("style --content_image=chelsea --style_image=coffee --style_weight=-2", "style_weight"),
         ("style --content_image=chelsea --style_image=coffee --style_shares=1,2", "style_shares"),
         ("style --content_image=chelsea --style_image=coffee --style_shares=a", "style_shares"),
+        ("style --content_image=chelsea --style_image=coffee --style_shares=nan", "style_shares"),
         ("paint", "paint"),
     ],
 )
@@ -154,6 +165,41 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(files, capsys):
     assert main([*INVERT, f"--out_dir={files}", f"--output_image={files / 'a.xyz'}"]) == 2
     error = capsys.readouterr().err
     assert "a.xyz" in error and "step" not in error
+    assert main([*INVERT, f"--out_dir={files / 'b'}", f"--output_image={files}.png"]) == 0
+    (files / "c.png").mkdir()
+    assert main([*INVERT, f"--out_dir={files / 'b'}", f"--output_image={files / 'c.png'}"]) == 2
+    assert "c.png is a folder" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_saved_costs_no_step(tmp_path, monkeypatch, capsys):
+    def fail(path, image):
+        raise UserError("the disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(descent, "save_image", fail)
+        assert main([*INVERT, f"--out_dir={tmp_path}"]) == 2
+    assert main([*INVERT, f"--out_dir={tmp_path}"]) == 0
+    assert "going on after step 4" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run.json").read_text())["sittings"] == 2
+
+
+def test_a_stopped_command_goes_on_to_the_same_picture(tmp_path, monkeypatch, capsys):
+    words = [*TEXTURE, "--num_steps=9", "--save_every=3"]
+    assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
+    saved = descent.save_image
+
+    def save_and_stop(path, image):
+        saved(path, image)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(descent, "save_image", save_and_stop)
+        assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 130
+    assert "after step 3 of 9; the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "parts" / "out.png").exists()
+    assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 0
+    whole, parts = ((tmp_path / name / "out.png").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
 
 
 def test_transparency_is_said_and_recorded(tmp_path, capsys):
@@ -223,8 +269,12 @@ def test_a_killed_command_goes_on_to_the_same_picture(tmp_path):
     assert whole == parts
 
 
-def test_programs_are_kept_in_the_users_cache_folder():
-    main(["invert", "--layer=nowhere", "--image=chelsea"])
-    assert jax.config.jax_compilation_cache_dir.endswith("randviz") or "JAX" in str(
-        jax.config.jax_compilation_cache_dir
-    )
+def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        main(["invert", "--layer=nowhere", "--image=chelsea"])
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "randviz")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -46,11 +46,14 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(problem, tmp_path, solver):
     with pytest.raises(runs.Stopped, match="step 22 of 40"):
         descend(problem, tmp_path / "parts", solver=solver, **stop_at(22, signal.SIGTERM))
     parts = descend(problem, tmp_path / "parts", solver=solver)
+    again = descend(problem, tmp_path / "parts", solver=solver)  # finished, but not in safety yet
+    runs.forget(tmp_path / "parts", {"seed": 1})
     np.testing.assert_array_equal(parts.image, whole.image)
+    np.testing.assert_array_equal(again.image, whole.image)
     for a, b in zip(parts.trace, whole.trace, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (whole.sittings, parts.sittings) == (1, 3)
-    assert list((tmp_path / "parts").iterdir()) == []  # nothing unfinished is left
+    assert list((tmp_path / "parts").iterdir()) == []
 
 
 def test_other_facts_neither_resume_nor_touch_an_unfinished_run(problem, tmp_path):
@@ -59,6 +62,18 @@ def test_other_facts_neither_resume_nor_touch_an_unfinished_run(problem, tmp_pat
     other = descend(problem, tmp_path, facts={"seed": 2}, num_steps=6)
     assert other.sittings == 1 and other.trace.loss.shape == (6,)
     assert descend(problem, tmp_path).sittings == 2
+
+
+def test_a_damaged_state_is_said_and_the_run_begins_anew(problem, tmp_path):
+    with pytest.raises(runs.Stopped):
+        descend(problem, tmp_path, **stop_at(5))
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.stat().st_size > 2000:
+            path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="cannot be read.*begins anew"):
+        run = descend(problem, tmp_path)
+    assert run.sittings == 1
+    np.testing.assert_array_equal(run.image, descend(problem, tmp_path, facts=2).image)
 
 
 def test_handlers_of_signals_are_given_back(problem, tmp_path):

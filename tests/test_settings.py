@@ -10,7 +10,7 @@ from randviz.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Common:
-    num_steps: int = setting(10, "How many.", lower_bound=1)
+    num_steps: int = setting(10, "How many.", lower_bound=1, upper_bound=50)
     weight: float = setting(0.5, "How much.", lower_bound=0)
 
 
@@ -45,6 +45,11 @@ def test_flag_file_and_last_value_wins(tmp_path):
         (["--steps=3"], "steps"),
         (["picture.png"], "picture.png"),
         (["--flagfile=nowhere.flags"], "nowhere.flags"),
+        (["--num_steps=99"], "num_steps"),
+        (["--weight=nan"], "weight=nan"),
+        (["--weight=inf"], "weight=inf"),
+        (["--loud=perhaps"], "perhaps"),
+        (["--num_step=3"], "num_steps"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(words, said, capsys):

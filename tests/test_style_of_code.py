@@ -84,7 +84,7 @@ def test_the_core_is_a_function_of_its_arguments(name):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("print", "open", "input"), f"{name}: {called}"
-            assert not re.search(r"random\.(key|PRNGKey)$|^np\.(load|save|random)", called), called
+            assert not re.search(r"random\.PRNGKey$|^np\.(load|save|random)", called), called
 
 
 def test_keys_are_made_in_commands_only():
@@ -92,8 +92,8 @@ def test_keys_are_made_in_commands_only():
     allowed = {"networks": 1}
     for name, floor in FLOORS.items():
         if floor < 5:
-            text = ast.unparse(parse(name))
-            assert len(re.findall(r"random\.key\(", text)) <= allowed.get(name, 0), name
+            calls = [ast.unparse(n.func) for n in ast.walk(parse(name)) if isinstance(n, ast.Call)]
+            assert calls.count("jax.random.key") <= allowed.get(name, 0), name
 
 
 def public_objects():
@@ -144,7 +144,7 @@ def test_each_departure_from_the_paper_is_explained():
 
 def commands_of(text):
     joined = text.replace("\\\n", " ")
-    for line in re.findall(r"^\s*(?:python -m )?randviz (\w+ --[^\n(`]*)", joined, re.M):
+    for line in re.findall(r"^\s*`?(?:python -m )?randviz (\w+ --[^\n(`]*)", joined, re.M):
         yield shlex.split(line)
 
 
@@ -153,7 +153,7 @@ def test_every_command_in_the_words_parses():
     modules = {name: importlib.import_module(f"randviz.commands.{name}") for name in COMMANDS}
     texts += [module.__doc__ for module in modules.values()]
     found = [words for text in texts for words in commands_of(text)]
-    assert len(found) >= 8
+    assert len(found) >= 14
     for name, *words in found:
         if "--help" not in words:
             parse_flags(modules[name].Settings, words)
@@ -161,7 +161,7 @@ def test_every_command_in_the_words_parses():
 
 def test_makefile_has_what_the_readme_promises():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    for target in re.findall(r"\bmake ([\w-]+)", (ROOT / "README.md").read_text()):
+    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(), re.M):
         assert target in targets
 
 

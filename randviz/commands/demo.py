@@ -50,7 +50,7 @@ SHOWS = (
     Show(
         title="A photograph from deep features",
         words=(
-            "Ten convolutions and four poolings with random weights, then back: white noise was"
+            "Twelve convolutions and four poolings with random weights, then back: white noise was"
             " changed until its features in pool4 were the photograph's."
         ),
         command=invert,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import time
 import warnings
@@ -19,6 +20,7 @@ from randviz.images import check_suffix, load_image, resize_image, save_image
 from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
 
+LARGEST_SIDE = 2**14  # pixels
 _SMALLEST_PICTURE = 8  # pixels a side; less is no picture, and enlarging it makes none
 
 
@@ -27,15 +29,29 @@ class DescentSettings:
     """Settings that every task has."""
 
     image_size: int = setting(
-        256, "Longest side in pixels that pictures are resized to.", lower_bound=1
+        256,
+        "Longest side in pixels that pictures are resized to.",
+        lower_bound=1,
+        upper_bound=LARGEST_SIDE,
     )
-    num_steps: int = setting(500, "Steps of descent; the paper takes 2000.", lower_bound=1)
-    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
+    num_steps: int = setting(
+        500, "Steps of descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
+    )
+    seed: int = setting(
+        0,
+        "Of the random weights and the starting noise.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+    )
     out_dir: str = setting("out", "Folder for the picture and its record, run.json.")
     output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
     network: str = setting("vgg19", "The architecture.", choices=tuple(networks.NETWORKS))
     scale: float = setting(
-        networks.PAPER_SCALE, "σ, the standard deviation of the random weights.", lower_bound=1e-30
+        networks.PAPER_SCALE,
+        "σ, the standard deviation of the random weights. Without biases it is a choice of units:"
+        " the picture is the same.",
+        lower_bound=1e-5,
+        upper_bound=1e3,
     )
     bias_scale: float = setting(
         0.0, "Standard deviation of the random biases; the paper has none.", lower_bound=0
@@ -55,7 +71,7 @@ class DescentSettings:
         choices=losses.READINGS,
     )
     solver: str = setting("jaxopt", "Who descends: L-BFGS twice, or Adam.", choices=lbfgs.SOLVERS)
-    memory: int = setting(20, "Steps that L-BFGS remembers.", lower_bound=1)
+    memory: int = setting(20, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000)
     init: str = setting(
         "noise", "Where the descent starts: noise, or --init_image.", choices=("noise", "image")
     )
@@ -151,7 +167,9 @@ def make_network(settings: DescentSettings) -> networks.Network:
         known = {"auto": None, "mean": networks.IMAGENET_MEAN}
         input_offset = known[offset] if offset in known else float(offset)
     except ValueError:
-        raise UserError(f"--input_offset={offset} is neither auto, mean nor a number.") from None
+        input_offset = math.nan
+    if isinstance(input_offset, float) and not math.isfinite(input_offset):
+        raise UserError(f"--input_offset={offset} is neither auto, mean nor a number.")
     return dataclasses.replace(
         networks.NETWORKS[settings.network],
         pooling=settings.pooling,
@@ -189,6 +207,8 @@ def make_start(
       UserError: if the initial image cannot be read.
     """
     height, width = canvas.shape[:2]
+    if settings.init_image and settings.init != "image":
+        raise UserError("--init_image is given but not used; add --init=image.")
     if settings.init == "content":
         return canvas, {}
     if settings.init == "noise":
@@ -198,7 +218,7 @@ def make_start(
     return start, {"init_image": picture}
 
 
-def paper_weights(
+def paper_layer_weights(
     network: networks.Network, params: Params, layer_weights: Mapping[str, Any], degree: int
 ) -> dict[str, float]:
     """ω or μ as the paper states them, at the scale of the weights as drawn.
@@ -211,11 +231,20 @@ def paper_weights(
 
     Returns:
       {layer: value}; Python floats, which do not overflow where float32 does.
+
+    Raises:
+      UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
     deepest = network.canonical_names(tuple(layer_weights))[-1]
     _, exponents = networks.normalize_gauge(network, params, deepest)
+    for layer, value in layer_weights.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"layer {layer!r} does not answer to the picture at all (is it black?); take"
+                " another picture, layer or --input_offset."
+            )
     return {
-        layer: float(value) * 2.0 ** (degree * int(exponents[layer]))
+        layer: math.ldexp(float(value), degree * int(exponents[layer]))
         for layer, value in layer_weights.items()
     }
 
@@ -234,7 +263,9 @@ def run_task(task: Task) -> Image:
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
     check_suffix(output)
     folder = runs.prepare_folder(settings.out_dir)
-    runs.prepare_folder(output.parent)
+    runs.prepare_folder(output.parent, flag="output_image")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name a picture in it with --output_image.")
 
     def save(step: int, image: Image) -> None:
         save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))
@@ -271,8 +302,8 @@ def run_task(task: Task) -> Image:
     failed = int(run.trace.failed.sum())
     if failed:
         said.append(
-            f"{failed} of {settings.num_steps} steps found nothing better; the picture is the best"
-            " that was found."
+            f"{failed} of {settings.num_steps} steps led nowhere; the picture is where the last"
+            " good one led."
         )
         warnings.warn(said[-1], stacklevel=2)
     record = {
@@ -289,5 +320,6 @@ def run_task(task: Task) -> Image:
         "losses": [float(f"{loss:.6g}") for loss in run.trace.loss],
     }
     runs.write_record(folder / "run.json", record)
+    runs.forget(folder, decisive)
     print(f"{task.name}: wrote {output} and {folder / 'run.json'}")
     return image

@@ -17,7 +17,7 @@ from randviz.commands.descent import (
     make_keys,
     make_network,
     make_start,
-    paper_weights,
+    paper_layer_weights,
     run_task,
 )
 from randviz.inversion import Inversion
@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
             objective=objective,
             start=start,
             pictures={"image": picture, **extra},
-            layer_weights={"content": paper_weights(network, params, omega, degree=2)},
+            layer_weights={"content": paper_layer_weights(network, params, omega, degree=2)},
             measure=lambda image: compare_images(image, picture.image),
         )
     )

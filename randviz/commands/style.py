@@ -8,6 +8,7 @@ Examples:
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from randviz import style
@@ -19,7 +20,7 @@ from randviz.commands.descent import (
     make_keys,
     make_network,
     make_start,
-    paper_weights,
+    paper_layer_weights,
     run_task,
 )
 from randviz.settings import run_command, setting
@@ -34,7 +35,8 @@ class Settings(DescentSettings):
     content_image: str = setting("", "The photograph: a path, or the name of a sample.")
     style_image: tuple[str, ...] = setting(
         (),
-        "The painting: a path or the name of a sample; several, separated by commas, are blended.",
+        "The painting: a path or the name of a sample; several, separated by commas, are blended"
+        " (a name with a comma in it stands in double quotes).",
     )
     style_shares: tuple[str, ...] = setting(
         (), "How much each painting counts, numbers separated by commas; equal if not given."
@@ -100,10 +102,12 @@ def run(settings: Settings) -> None:
             start=start,
             pictures={"content_image": content, **named, **extra},
             layer_weights={
-                "content": paper_weights(
+                "content": paper_layer_weights(
                     network, params, objective.content_layer_weights, degree=2
                 ),
-                "style": paper_weights(network, params, objective.style_layer_weights, degree=4),
+                "style": paper_layer_weights(
+                    network, params, objective.style_layer_weights, degree=4
+                ),
             },
             finish=lambda image: (
                 keep_colors(image, content.image) if settings.original_colors else image
@@ -124,7 +128,7 @@ def read_shares(words: Sequence[str], count: int) -> list[float] | None:
         shares = [float(word) for word in words]
     except ValueError:
         shares = []
-    if len(shares) != count or min(shares) <= 0:
+    if len(shares) != count or not all(0 < share < math.inf for share in shares):
         raise UserError(
             f"--style_shares={','.join(words)} must be {count} positive numbers, one for each"
             " style image, separated by commas."

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from randviz import texture
 from randviz.commands.descent import (
+    LARGEST_SIDE,
     DescentSettings,
     Task,
     draw_weights,
@@ -20,7 +21,7 @@ from randviz.commands.descent import (
     make_keys,
     make_network,
     make_start,
-    paper_weights,
+    paper_layer_weights,
     run_task,
 )
 from randviz.settings import run_command, setting
@@ -63,7 +64,7 @@ def run(settings: Settings) -> None:
             start=start,
             pictures={"texture_image": picture, **extra},
             layer_weights={
-                "style": paper_weights(network, params, objective.layer_weights, degree=4)
+                "style": paper_layer_weights(network, params, objective.layer_weights, degree=4)
             },
         )
     )
@@ -78,8 +79,11 @@ def read_size(words: str) -> tuple[int, int] | None:
     if not words:
         return None
     match = re.fullmatch(r"([1-9][0-9]*)[x×]([1-9][0-9]*)", words)
-    if not match:
-        raise UserError(f"--output_size={words} is not a size; write width x height, as 512x256.")
+    if not match or max(int(match[1]), int(match[2])) > LARGEST_SIDE:
+        raise UserError(
+            f"--output_size={words} is not a size; write width x height, as 512x256, each at most"
+            f" {LARGEST_SIDE}."
+        )
     return int(match[2]), int(match[1])
 
 

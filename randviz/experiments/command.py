@@ -42,13 +42,17 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
     def run(settings: Any) -> None:
         folder = pathlib.Path(settings.out_dir)
         cells = experiment.cells(settings)
-        rows = _open_rows(experiment, settings, folder)
+        facts = _state_settings(experiment, settings)
+        rows = _open_rows(facts, prepare_folder(folder))
         done = [row["cell"] for row in rows]
         for index, cell in enumerate(cells, 1):
             if cell in done:
                 continue
             print(f"{experiment.name}: {index}/{len(cells)} {_describe(cell)}", flush=True)
             row = {"cell": cell, **experiment.measure(settings, cell)}
+            # With the first row and not before, so that a mistake in the settings costs nothing.
+            if not rows:
+                write_record(folder / "run.json", {**facts, **describe_machine()})
             with (folder / "rows.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             rows.append(row)
@@ -63,31 +67,35 @@ def _describe(cell: Row) -> str:
     return " ".join(str(value) for value in cell.values())
 
 
-def _open_rows(experiment: Experiment, settings: Any, folder: pathlib.Path) -> list[Row]:
-    """The rows measured before under the same settings; other settings are refused."""
-    wanted = {
-        "experiment": experiment.name,
-        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"},
-    }
-    wanted = json.loads(json.dumps(wanted))  # as it will be read back: tuples are lists
-    record = folder / "run.json"
-    if record.exists():
+def _state_settings(experiment: Experiment, settings: Any) -> Row:
+    values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
+    # As it will be read back: tuples are lists in JSON.
+    return json.loads(json.dumps({"experiment": experiment.name, "settings": values}))
+
+
+def _open_rows(facts: Row, folder: pathlib.Path) -> list[Row]:
+    """The rows measured before under the same settings.
+
+    Raises:
+      UserError: if the folder holds rows of other settings, or rows without their settings.
+    """
+    path, record = folder / "rows.jsonl", folder / "run.json"
+    if not path.exists():
+        return []
+    try:
         found = json.loads(record.read_text())
-        if {key: found.get(key) for key in wanted} != wanted:
-            raise UserError(
-                f"{folder} holds rows of other settings (see {record}); choose another --out_dir."
-            )
-    else:
-        prepare_folder(folder)
-        write_record(record, {**wanted, **describe_machine()})
+    except (OSError, ValueError):
+        found = {}
+    if {key: found.get(key) for key in facts} != facts:
+        raise UserError(
+            f"{folder} holds rows of other settings (see {record}); choose another --out_dir."
+        )
     rows = []
-    path = folder / "rows.jsonl"
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the process was killed while it wrote this one
-        with replace_atomically(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break  # the process was killed while it wrote this one
+    with replace_atomically(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
