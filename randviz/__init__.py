@@ -6,7 +6,8 @@ The package is built in floors; a module imports only what stands before it in t
 0 words                   types
 1 numerics                conv, gaussian, networks, losses, line_search, lbfgs
 2 tasks                   inversion, texture, style
-4 host                    images, grids, quality, runs, settings
+3 search                  selection, recipe, population
+4 host                    images, grids, quality, runs, rows, settings
 5 commands                commands.*, experiments.*, __main__
 ========================  ======================================================================
 

@@ -24,10 +24,11 @@ from flax import struct
 
 from randviz import inversion, lbfgs, networks, texture
 from randviz.commands.descent import make_keys
-from randviz.experiments.command import Experiment, Row, run_experiment
+from randviz.experiments.command import Experiment, run_experiment
 from randviz.gaussian import draw_noise_image
 from randviz.images import load_image, replace_atomically
 from randviz.inversion import Inversion
+from randviz.rows import Row
 from randviz.settings import setting
 from randviz.style import Style
 from randviz.texture import Texture

@@ -1,0 +1,77 @@
+"""Measurements kept as rows: appended one by one, gone on with, never mixed with others'."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from randviz.images import replace_atomically
+from randviz.runs import describe_machine, prepare_folder, write_record
+from randviz.types import UserError
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """The rows of a folder, `rows.jsonl`, beside the settings they depend on, `run.json`.
+
+    Attributes:
+      rows: all rows measured so far, in the order they were measured.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, facts: Mapping[str, Any]):
+        """Opens a folder, new or with rows of the same facts.
+
+        Args:
+          folder: made if it is missing.
+          facts: everything that the rows depend on, plain values.
+
+        Raises:
+          UserError: if the folder cannot be written, holds rows of other settings, or rows without
+            their settings.
+        """
+        self._folder = prepare_folder(folder)
+        self._facts = json.loads(json.dumps(facts))  # as it will be read back: tuples are lists
+        self._path, self._record = self._folder / "rows.jsonl", self._folder / "run.json"
+        self.rows: list[Row] = []
+        if self._path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            found = json.loads(self._record.read_text())
+        except (OSError, ValueError):
+            found = {}
+        different = [name for name in self._facts if found.get(name) != self._facts[name]]
+        if different:
+            raise UserError(
+                f"{self._folder} holds rows of other settings ({self._name(different, found)}; see"
+                f" {self._record}); choose another --out_dir."
+            )
+        for line in self._path.read_text().splitlines():
+            try:
+                self.rows.append(json.loads(line))
+            except ValueError:
+                break  # the process was killed while it wrote this one
+        with replace_atomically(self._path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def _name(self, different: list[str], found: Row) -> str:
+        """The settings that differ, by name where both sides have names."""
+        names = []
+        for name in different:
+            old, new = found.get(name), self._facts[name]
+            if isinstance(old, dict) and isinstance(new, dict):
+                names += [key for key in new if old.get(key) != new[key]]
+            else:
+                names.append(name)
+        return ", ".join(names)
+
+    def append(self, row: Row) -> None:
+        """Adds a row, in memory and on disk."""
+        # With the first row and not before, so that a mistake in the settings costs nothing.
+        if not self.rows:
+            write_record(self._record, {**self._facts, **describe_machine()})
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
