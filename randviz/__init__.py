@@ -40,6 +40,8 @@ from randviz.losses import (
     total_variation,
 )
 from randviz.networks import VGG19, Network, features, normalize_gauge, random_weights
+from randviz.recipe import Recipe, format_recipe, parse_recipe
+from randviz.selection import select_layer, select_weights
 from randviz.style import Style, keep_colors, transfer
 from randviz.texture import Texture, synthesize
 from randviz.types import UserError
@@ -48,19 +50,24 @@ __all__ = [
     "VGG19",
     "Inversion",
     "Network",
+    "Recipe",
     "Style",
     "Texture",
     "UserError",
     "content_layer_weights",
     "content_loss",
     "features",
+    "format_recipe",
     "gram_matrix",
     "invert",
     "keep_colors",
     "lbfgs",
     "mean_gram",
     "normalize_gauge",
+    "parse_recipe",
     "random_weights",
+    "select_layer",
+    "select_weights",
     "synthesize",
     "texture_layer_weights",
     "texture_loss",

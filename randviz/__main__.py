@@ -6,6 +6,7 @@ Commands:
   invert    rebuild a picture from the features of one layer
   texture   make more of a texture
   style     paint a photograph in the style of a painting
+  select    choose a network, layer by layer, by how well it reconstructs (ranVGG)
   demo      all three on sample pictures, in minutes, with a page to look at
 
 `randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
@@ -16,7 +17,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("invert", "texture", "style", "demo")
+COMMANDS = ("invert", "texture", "style", "select", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

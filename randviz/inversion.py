@@ -110,7 +110,7 @@ def invert(
       image: [H, W, 3], RGB in [0, 1].
       layer: whose features are matched.
       num_steps: T.
-      tv_weight: γ of the total variation, 0 in the paper; 1 to 10 helps the deep layers.
+      tv_weight: γ of the total variation, 0 in the paper; 0.003 to 0.01 helps the deep layers.
       reading: of eq. 4, see `losses.content_layer_weights`.
       solver: "jaxopt", "optax" or "adam".
       memory: how many steps L-BFGS remembers.

@@ -111,6 +111,10 @@ class Network:
             return self
         return dataclasses.replace(self, input_offset=input_offset)
 
+    def last_convolutional(self) -> str:
+        """The last layer before the fully connected ones."""
+        return next(layer.name for layer in reversed(self.layers) if not isinstance(layer, Dense))
+
     def up_to(self, layer: str) -> tuple[Conv | Pool | Dense, ...]:
         """The layers in forward order down to and including the one named."""
         return self.layers[: self.layer_names.index(self.canonical_name(layer)) + 1]
@@ -301,11 +305,7 @@ def random_weights(
       He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
       they are zero by default.
     """
-    if last_layer is None:
-        last_layer = next(
-            layer.name for layer in reversed(network.layers) if not isinstance(layer, Dense)
-        )
-    shapes = weight_shapes(network, last_layer)
+    shapes = weight_shapes(network, last_layer or network.last_convolutional())
     draws = draws + (0,) * (len(shapes) - len(draws))
     layer_keys = [draw_key(key, *which) for which in zip(shapes, draws, strict=False)]
     kernel_keys, bias_keys = zip(*map(jax.random.split, layer_keys), strict=True)
@@ -317,7 +317,39 @@ def random_weights(
     }
 
 
-def draw_key(key: Key, layer: str, draw: int) -> Key:
+@functools.partial(jax.jit, static_argnames=("network", "layer"))
+def draw_weights(
+    key: Key,
+    network: Network,
+    layer: str,
+    *,
+    draw: int | Array,
+    scale: float | Array = PAPER_SCALE,
+    bias_scale: float | Array = 0.0,
+) -> dict[str, Array]:
+    """Draws one layer's weights, the same as `random_weights` draws for it.
+
+    Args:
+      key, network, scale, bias_scale: as in `random_weights`.
+      layer: a layer with weights.
+      draw: which draw of it.
+
+    Returns:
+      {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
+
+    Raises:
+      UserError: if the layer has no weights.
+    """
+    layer = network.canonical_name(layer)
+    shapes = weight_shapes(network, layer)
+    if layer not in shapes:
+        raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
+    keys = jax.random.split(draw_key(key, layer, draw))
+    kernel, bias = draw_gaussians(list(keys), [shapes[layer][name] for name in ("kernel", "bias")])
+    return {"kernel": scale * kernel, "bias": bias_scale * bias}
+
+
+def draw_key(key: Key, layer: str, draw: int | Array) -> Key:
     """The key of one draw of a layer's weights: the network's key folded with name and number."""
     layer_key = jax.random.fold_in(key, zlib.crc32(layer.encode()))
     return jax.random.fold_in(layer_key, draw)

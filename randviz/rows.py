@@ -16,6 +16,7 @@ class Rows:
     """The rows of a folder, `rows.jsonl`, beside the settings they depend on, `run.json`.
 
     Attributes:
+      folder: where.
       rows: all rows measured so far, in the order they were measured.
     """
 
@@ -30,9 +31,9 @@ class Rows:
           UserError: if the folder cannot be written, holds rows of other settings, or rows without
             their settings.
         """
-        self._folder = prepare_folder(folder)
+        self.folder = prepare_folder(folder)
         self._facts = json.loads(json.dumps(facts))  # as it will be read back: tuples are lists
-        self._path, self._record = self._folder / "rows.jsonl", self._folder / "run.json"
+        self._path, self._record = self.folder / "rows.jsonl", self.folder / "run.json"
         self.rows: list[Row] = []
         if self._path.exists():
             self._read()
@@ -45,7 +46,7 @@ class Rows:
         different = [name for name in self._facts if found.get(name) != self._facts[name]]
         if different:
             raise UserError(
-                f"{self._folder} holds rows of other settings ({self._name(different, found)}; see"
+                f"{self.folder} holds rows of other settings ({self._name(different, found)}; see"
                 f" {self._record}); choose another --out_dir."
             )
         for line in self._path.read_text().splitlines():

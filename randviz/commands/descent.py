@@ -1,7 +1,6 @@
-"""What the three task commands share: their settings, their network, and the run itself."""
+"""What the three task commands share: their settings, their start, and the run itself."""
 
 import dataclasses
-import hashlib
 import math
 import pathlib
 import time
@@ -10,22 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from randviz import lbfgs, losses, networks, runs
-from randviz.conv import PADDINGS, POOLINGS
+from randviz.commands.inputs import LARGEST_SIDE, NetworkSettings, Picture, load_picture
 from randviz.gaussian import draw_noise_image
-from randviz.images import check_suffix, load_image, resize_image, save_image
+from randviz.images import check_suffix, save_image
 from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
 
-LARGEST_SIDE = 2**14  # pixels
-_SMALLEST_PICTURE = 8  # pixels a side; less is no picture, and enlarging it makes none
-
 
 @dataclasses.dataclass(frozen=True)
-class DescentSettings:
+class DescentSettings(NetworkSettings):
     """Settings that every task has."""
 
     image_size: int = setting(
@@ -37,34 +31,8 @@ class DescentSettings:
     num_steps: int = setting(
         500, "Steps of descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
     )
-    seed: int = setting(
-        0,
-        "Of the random weights and the starting noise.",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
-    )
     out_dir: str = setting("out", "Folder for the picture and its record, run.json.")
     output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
-    network: str = setting("vgg19", "The architecture.", choices=tuple(networks.NETWORKS))
-    scale: float = setting(
-        networks.PAPER_SCALE,
-        "σ, the standard deviation of the random weights. Without biases it is a choice of units:"
-        " the picture is the same.",
-        lower_bound=1e-5,
-        upper_bound=1e3,
-    )
-    bias_scale: float = setting(
-        0.0, "Standard deviation of the random biases; the paper has none.", lower_bound=0
-    )
-    pooling: str = setting("avg", "How 2×2 blocks are pooled.", choices=POOLINGS)
-    padding: str = setting(
-        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
-    )
-    input_offset: str = setting(
-        "auto",
-        "Subtracted from pixel values in 0 to 255 before the first layer: a number, mean for the"
-        " ImageNet mean, or auto for what the task works best with.",
-    )
     reading: str = setting(
         "mean_abs",
         "How the absolute mean gradient in the layer weights is read: mean |g| or |mean g|.",
@@ -82,18 +50,6 @@ class DescentSettings:
     save_every: int = setting(
         0, "Steps between two intermediate pictures, out_00100.png; 0 for none.", lower_bound=0
     )
-
-
-class Picture(NamedTuple):
-    """An input picture and how it will be written down.
-
-    Attributes:
-      image: [H, W, 3].
-      facts: source, size in pixels, and a hash of the pixels.
-    """
-
-    image: Image
-    facts: dict[str, Any]
 
 
 class Task(NamedTuple):
@@ -118,75 +74,6 @@ class Task(NamedTuple):
     layer_weights: Mapping[str, Mapping[str, float]]
     finish: Callable[[Image], Image] = lambda image: image
     measure: Callable[[Image], dict[str, Any]] = lambda image: {}
-
-
-def load_picture(flag: str, source: str, image_size: int) -> Picture:
-    """Loads a picture that a flag names.
-
-    Raises:
-      UserError: if the flag is empty, or the picture cannot be read or is too small.
-    """
-    if not source:
-        raise UserError(f"no picture is given; name a file or a sample with --{flag}=.")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        image = load_image(source)
-    said = [str(warning.message) for warning in caught]
-    for words in said:
-        warnings.warn(words, stacklevel=2)
-    height, width = image.shape[:2]
-    if min(height, width) < _SMALLEST_PICTURE:
-        raise UserError(
-            f"the picture {source} is {width}×{height} pixels; it needs at least"
-            f" {_SMALLEST_PICTURE} a side."
-        )
-    image = resize_image(image, image_size)
-    facts = {
-        "source": source,
-        "size": f"{image.shape[1]}x{image.shape[0]}",
-        "sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16],
-        "warnings": said,
-    }
-    return Picture(jnp.asarray(image), facts)
-
-
-def make_keys(seed: int) -> tuple[Key, Key]:
-    """The keys of a command: of the weights and of the noise."""
-    # Named, because bits of another generator would be another network under the same seed.
-    return tuple(jax.random.split(jax.random.key(seed, impl="threefry2x32")))
-
-
-def make_network(settings: DescentSettings) -> networks.Network:
-    """The network value that the settings describe.
-
-    Raises:
-      UserError: for an input offset that is neither a word nor a number.
-    """
-    offset = settings.input_offset
-    try:
-        known = {"auto": None, "mean": networks.IMAGENET_MEAN}
-        input_offset = known[offset] if offset in known else float(offset)
-    except ValueError:
-        input_offset = math.nan
-    if isinstance(input_offset, float) and not math.isfinite(input_offset):
-        raise UserError(f"--input_offset={offset} is neither auto, mean nor a number.")
-    return dataclasses.replace(
-        networks.NETWORKS[settings.network],
-        pooling=settings.pooling,
-        padding=settings.padding,
-        input_offset=input_offset,
-    )
-
-
-def draw_weights(key: Key, settings: DescentSettings, network, last_layer: str) -> Params:
-    """The random weights that the settings describe, down to a layer."""
-    return networks.random_weights(
-        key,
-        network,
-        scale=settings.scale,
-        bias_scale=settings.bias_scale,
-        last_layer=last_layer,
-    )
 
 
 def make_start(

@@ -2,7 +2,7 @@
 
 Examples:
   randviz invert --image=chelsea --layer=pool4 --image_size=128 --num_steps=300 --out_dir=out/cat
-  randviz invert --image=me.jpg --layer=pool5 --tv_weight=5
+  randviz invert --image=me.jpg --layer=pool5 --tv_weight=0.01
 """
 
 import dataclasses
@@ -12,14 +12,11 @@ from randviz import inversion
 from randviz.commands.descent import (
     DescentSettings,
     Task,
-    draw_weights,
-    load_picture,
-    make_keys,
-    make_network,
     make_start,
     paper_layer_weights,
     run_task,
 )
+from randviz.commands.inputs import choose_network, load_picture, make_keys
 from randviz.inversion import Inversion
 from randviz.quality import compare_images
 from randviz.settings import run_command, setting
@@ -32,7 +29,9 @@ class Settings(DescentSettings):
     image: str = setting("", "The picture: a path, or the name of a sample.")
     layer: str = setting("pool4", "The layer whose features are matched.")
     tv_weight: float = setting(
-        0.0, "γ of the total variation; 1 to 10 helps deep layers, the paper has 0.", lower_bound=0
+        0.0,
+        "γ of the total variation; 0.003 to 0.01 helps deep layers, the paper has 0.",
+        lower_bound=0,
     )
     out_dir: str = setting("out/invert", "Folder for the picture and its record, run.json.")
 
@@ -40,10 +39,11 @@ class Settings(DescentSettings):
 def run(settings: Settings) -> None:
     """Inverts one layer's features of one picture."""
     picture = load_picture("image", settings.image, settings.image_size)
-    network = make_network(settings).with_offset(inversion.INPUT_OFFSET)
+    network, draw = choose_network(settings)
+    network = network.with_offset(inversion.INPUT_OFFSET)
     network.check_image(picture.image.shape, settings.layer)
-    weights_key, noise_key = make_keys(settings.seed)
-    params = draw_weights(weights_key, settings, network, settings.layer)
+    _, noise_key = make_keys(settings.seed)
+    params = draw(settings.layer)
     objective = Inversion.of(
         network,
         params,

@@ -15,14 +15,11 @@ from randviz import style
 from randviz.commands.descent import (
     DescentSettings,
     Task,
-    draw_weights,
-    load_picture,
-    make_keys,
-    make_network,
     make_start,
     paper_layer_weights,
     run_task,
 )
+from randviz.commands.inputs import choose_network, load_picture, make_keys
 from randviz.settings import run_command, setting
 from randviz.style import Style, keep_colors
 from randviz.types import UserError
@@ -70,15 +67,16 @@ def run(settings: Settings) -> None:
         load_picture("style_image", source, settings.image_size) for source in settings.style_image
     ]
     shares = read_shares(settings.style_shares, len(paintings))
-    network = make_network(settings).with_offset(style.INPUT_OFFSET)
+    network, draw = choose_network(settings)
+    network = network.with_offset(style.INPUT_OFFSET)
     content_layers = network.canonical_names(settings.content_layers)
     style_layers = network.canonical_names(settings.style_layers)
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
     network.check_image(content.image.shape, deepest)
     for painting in paintings:
         network.check_image(painting.image.shape, style_layers[-1])
-    weights_key, noise_key = make_keys(settings.seed)
-    params = draw_weights(weights_key, settings, network, deepest)
+    _, noise_key = make_keys(settings.seed)
+    params = draw(deepest)
     objective = Style.of(
         network,
         params,

@@ -13,17 +13,13 @@ import jax.numpy as jnp
 
 from randviz import texture
 from randviz.commands.descent import (
-    LARGEST_SIDE,
     DescentSettings,
     Task,
-    draw_weights,
-    load_picture,
-    make_keys,
-    make_network,
     make_start,
     paper_layer_weights,
     run_task,
 )
+from randviz.commands.inputs import LARGEST_SIDE, choose_network, load_picture, make_keys
 from randviz.settings import run_command, setting
 from randviz.texture import Texture
 from randviz.types import UserError
@@ -46,13 +42,14 @@ class Settings(DescentSettings):
 def run(settings: Settings) -> None:
     """Synthesises one texture."""
     picture = load_picture("texture_image", settings.texture_image, settings.image_size)
-    network = make_network(settings).with_offset(texture.INPUT_OFFSET)
+    network, draw = choose_network(settings)
+    network = network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers)
     height, width = read_size(settings.output_size) or picture.image.shape[:2]
     network.check_image(picture.image.shape, layers[-1])
     network.check_image((height, width, 3), layers[-1])
-    weights_key, noise_key = make_keys(settings.seed)
-    params = draw_weights(weights_key, settings, network, layers[-1])
+    _, noise_key = make_keys(settings.seed)
+    params = draw(layers[-1])
     objective = Texture.of(network, params, picture.image, layers=layers, reading=settings.reading)
     canvas = jnp.zeros((height, width, 3))
     start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)

@@ -23,7 +23,7 @@ import scipy.optimize
 from flax import struct
 
 from randviz import inversion, lbfgs, networks, texture
-from randviz.commands.descent import make_keys
+from randviz.commands.inputs import make_keys
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.gaussian import draw_noise_image
 from randviz.images import load_image, replace_atomically
