@@ -25,10 +25,11 @@ from randviz.networks import (
 )
 from randviz.types import Array, Image, Key, Params, UserError
 
-# Of ω L, whose size at a zero target is about a quarter of the number of pixel values. Below a
-# billionth of that, float32 has rounded the difference away, and the order of two candidates would
-# depend on the order of additions: they are tied, and the one drawn first is kept.
-_RESOLUTION = 1e-9
+# Of ω L, whose size at a zero target is about a quarter of the number of pixel values. Features
+# carry a relative error of some 1e-7 in float32, and the loss its square: below this share the
+# order of two candidates would depend on the order of additions. They are tied, and the one drawn
+# first is kept.
+_RESOLUTION = 1e-13
 
 
 class LayerChoice(NamedTuple):
@@ -36,8 +37,8 @@ class LayerChoice(NamedTuple):
 
     Attributes:
       draw: int32, which candidate is kept: the first with the smallest of `losses`.
-      losses: [K], ω L after each candidate's last step, but not less than a billionth of the number
-        of pixel values, below which float32 cannot tell.
+      losses: [K], ω L after each candidate's last step, but not less than 1e-13 of the number of
+        pixel values, below which float32 cannot tell.
       raw_losses: [K], L itself, at the scale of the weights as drawn; it rewards small weights.
       images: [K, H, W, 3], the reconstructions, not clipped.
       num_steps: [K], int32, steps each candidate was given; fewer for those that a race dropped.

@@ -1,5 +1,6 @@
 """The commands from the outside: what they write, what they say, and what they refuse."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from PIL import Image as Pillow
 
 from randviz import networks
 from randviz.__main__ import COMMANDS, main
-from randviz.commands import demo, descent
+from randviz.commands import demo, descent, select
+from randviz.commands.inputs import load_recipe
 from randviz.images import load_image
+from randviz.recipe import format_recipe
 from randviz.types import UserError
 
 SMALL = ["--image_size=16", "--num_steps=4"]
@@ -219,8 +222,6 @@ def test_fully_connected_layers_invert_at_the_size_they_need(tmp_path, monkeypat
 
 
 def test_demo_writes_pictures_panels_and_a_page(tmp_path, monkeypatch):
-    import dataclasses
-
     # The same shows, shallower and smaller.
     flags = {
         "invert": {"layer": "conv1_2", "image_size": 16},
@@ -278,3 +279,101 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "randviz")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+SELECT = ["select", "--reference_image=astronaut", "--image_size=16", "--num_steps=5"]
+
+
+def test_a_selected_network_is_a_recipe_that_commands_take(tmp_path, capsys):
+    out = tmp_path / "net"
+    words = [*SELECT, "--num_candidates=3", "--last_layer=conv2_1", "--seed=4"]
+    assert main([*words, f"--out_dir={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert "conv2_1 candidate 3/3" in shown and "left" in shown
+    line = (out / "recipe.txt").read_text().strip()
+    assert shown.strip().endswith(line)
+    rows = [json.loads(row) for row in (out / "rows.jsonl").read_text().splitlines()]
+    assert [row["layer"] for row in rows] == ["conv1_1", "conv1_2", "conv2_1"]
+    for row in rows:
+        assert row["losses"].index(min(row["losses"])) == row["draw"]
+        assert len(row["distances"]) == len(row["raw_losses"]) == 3
+    # The file, the line, and the network they stand for are one picture.
+    pictures = []
+    for index, network in enumerate((out / "recipe.txt", line)):
+        place = tmp_path / str(index)
+        assert main([*INVERT, f"--network={network}", f"--out_dir={place}"]) == 0
+        pictures.append((place / "out.png").read_bytes())
+    assert pictures[0] == pictures[1]
+    deeper = [*INVERT, f"--network={line}", "--layer=conv2_2", f"--out_dir={tmp_path / 'x'}"]
+    assert main(deeper) == 2
+    assert "ends at conv2_1" in capsys.readouterr().err
+
+
+def test_a_stopped_selection_goes_on_to_the_same_recipe(tmp_path, monkeypatch):
+    words = [*SELECT, "--num_candidates=2", "--last_layer=conv2_1"]
+    assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
+    tried = select.select_layer
+
+    def stop_in_the_middle(*arguments, **options):
+        if options["layer"] == "conv1_2" and options["first_draw"] == 1:
+            raise KeyboardInterrupt
+        return tried(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "select_layer", stop_in_the_middle)
+        assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 130
+    assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 0
+    whole, parts = ((tmp_path / name / "recipe.txt").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_one_candidate_is_the_plain_network_of_the_same_seed(tmp_path):
+    words = [*SELECT, "--num_candidates=1", "--last_layer=conv1_2", "--seed=6"]
+    assert main([*words, f"--out_dir={tmp_path}"]) == 0
+    pictures = []
+    for name, network in (("a", tmp_path / "recipe.txt"), ("b", "vgg19")):
+        words = [*INVERT, f"--network={network}", "--seed=6", f"--out_dir={tmp_path / name}"]
+        assert main(words) == 0
+        pictures.append((tmp_path / name / "out.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_racing_and_batches_select_too(tmp_path):
+    for option in ("--racing", "--batch_size=3"):
+        words = [*SELECT, "--num_candidates=3", "--last_layer=conv1_1", option]
+        assert main([*words, f"--out_dir={tmp_path / option}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("select --reference_image=astronaut --num_candidates=0", "num_candidates"),
+        ("select --reference_image=astronaut --image_size=8 --last_layer=conv5_1", "too small"),
+        ("select --reference_image=astronaut --last_layer=conv9", "conv9"),
+        ("select --reference_image=astronaut --last_layer=pool0", "pool0"),
+        ("select --reference_image=astronaut --network=ranvgg", "architecture"),
+        ("invert --image=chelsea --network=nowhere.txt", "nowhere.txt"),
+        ("invert --image=chelsea --network={}/text.png", "not a recipe"),
+        ("invert --image=chelsea --network=ranvgg --scale=0.1", "--scale"),
+        ("invert --image=chelsea --network=randviz-2", "newer"),
+    ],
+)
+def test_mistakes_about_networks_get_a_sentence(files, capsys, words, said):
+    test_mistakes_get_a_sentence_and_leave_nothing(files, capsys, words, said)
+
+
+def test_a_recipe_whose_check_disagrees_is_refused(tmp_path, capsys):
+    line = load_recipe("ranvgg")
+    wrong = format_recipe(dataclasses.replace(line, check="0" * 16))
+    assert main([*INVERT, f"--network={wrong}", f"--out_dir={tmp_path / 'out'}"]) == 2
+    assert "does not agree" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_selection_folder_of_other_settings_is_refused_and_untouched(tmp_path, capsys):
+    words = [*SELECT, "--num_candidates=1", "--last_layer=conv1_1", f"--out_dir={tmp_path}"]
+    assert main(words) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main([*words, "--seed=1"]) == 2
+    assert "other settings (seed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
