@@ -3,11 +3,12 @@
 Usage: randviz COMMAND [--flag=value ...]
 
 Commands:
-  invert    rebuild a picture from the features of one layer
-  texture   make more of a texture
-  style     paint a photograph in the style of a painting
-  select    choose a network, layer by layer, by how well it reconstructs (ranVGG)
-  demo      all three on sample pictures, in minutes, with a page to look at
+  invert      rebuild a picture from the features of one layer
+  texture     make more of a texture
+  style       paint a photograph in the style of a painting
+  select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
+  population  rebuild a picture through many networks and see how much they differ
+  demo        all three on sample pictures, in minutes, with a page to look at
 
 `randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
 """
@@ -17,7 +18,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("invert", "texture", "style", "select", "demo")
+COMMANDS = ("invert", "texture", "style", "select", "population", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,13 +13,14 @@ import hashlib
 import jax
 import numpy as np
 
-from randviz.networks import NETWORKS, Network, random_weights, weight_shapes
+from randviz.networks import IMAGENET_MEAN, NETWORKS, Network, random_weights, weight_shapes
 from randviz.types import Key, Params, UserError
 
 FORMAT = "randviz-1"
 GENERATOR = "threefry2x32"
 GAUSSIAN = 1  # version of `gaussian.draw_gaussians`
 _LONGEST = 1000  # characters
+_OFFSETS = {"auto": None, "mean": IMAGENET_MEAN}  # the others are numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Recipe:
       scale: σ of the kernels.
       bias_scale: standard deviation of the biases.
       pooling, padding: as in `networks.Network`.
-      input_offset: likewise, a number or None.
+      input_offset: likewise: a number, the ImageNet mean, or None.
       check: sixteen hexadecimal digits over the weights and all of the above.
     """
 
@@ -46,7 +47,7 @@ class Recipe:
     bias_scale: float
     pooling: str
     padding: str
-    input_offset: float | None
+    input_offset: float | tuple[float, float, float] | None
     check: str = ""
 
     def as_network(self) -> Network:
@@ -106,7 +107,8 @@ def format_recipe(recipe: Recipe) -> str:
 
 
 def _format_fields(recipe: Recipe) -> str:
-    offset = "auto" if recipe.input_offset is None else repr(float(recipe.input_offset))
+    words = {offset: word for word, offset in _OFFSETS.items()}
+    offset = words.get(recipe.input_offset) or repr(float(recipe.input_offset))
     return (
         f"{FORMAT} {recipe.network} seed={recipe.seed} draws={','.join(map(str, recipe.draws))}"
         f" last_layer={recipe.last_layer} scale={recipe.scale!r} bias_scale={recipe.bias_scale!r}"
@@ -163,7 +165,9 @@ _READERS = {
     "bias_scale": lambda word: _read_number(word, lowest=0),
     "pooling": str,
     "padding": str,
-    "input_offset": lambda word: None if word == "auto" else _read_number(word, lowest=-1e6),
+    "input_offset": lambda word: (
+        _OFFSETS[word] if word in _OFFSETS else _read_number(word, lowest=-1e38)
+    ),
     "generator": lambda word: word if word == GENERATOR else _refuse(),
     "gaussian": lambda word: int(word) if int(word) == GAUSSIAN else _refuse(),
     "check": lambda word: word if len(word) == 16 and int(word, 16) >= 0 else _refuse(),

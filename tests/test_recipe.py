@@ -38,6 +38,8 @@ def test_there_and_back(signed):
     assert parse_recipe(line) == signed == parse_recipe(f"  {line}\n")
     other = dataclasses.replace(signed, input_offset=64.0, padding="reflect", bias_scale=0.0)
     assert parse_recipe(format_recipe(other)) == other
+    mean = dataclasses.replace(signed, input_offset=networks.IMAGENET_MEAN)
+    assert parse_recipe(format_recipe(mean)) == mean and "input_offset=mean" in format_recipe(mean)
 
 
 def test_a_recipe_of_all_layers_is_short():

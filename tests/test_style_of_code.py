@@ -43,9 +43,11 @@ FLOORS = {
     "commands.texture": 5,
     "commands.style": 5,
     "commands.select": 5,
+    "commands.population": 5,
     "commands.demo": 5,
     "experiments.command": 5,
     "experiments.solvers": 5,
+    "experiments.selection_audit": 5,
 }
 ORDER = list(FLOORS)
 CORE = [name for name, floor in FLOORS.items() if floor <= 3]

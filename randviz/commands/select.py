@@ -26,7 +26,7 @@ from randviz.inversion import INPUT_OFFSET
 from randviz.networks import NETWORKS, random_weights, weight_shapes
 from randviz.quality import compare_images
 from randviz.recipe import Recipe, format_recipe
-from randviz.rows import Rows
+from randviz.rows import Row, Rows
 from randviz.selection import LayerChoice, select_layer
 from randviz.settings import run_command, setting
 from randviz.types import UserError
@@ -62,46 +62,53 @@ def run(settings: Settings) -> None:
     layers = tuple(weight_shapes(network, settings.last_layer))
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
     kept = Rows(settings.out_dir, {"settings": values, "reference": picture.facts["sha256"]})
-    weights_key, _ = make_keys(settings.seed)
-    options = {"scale": settings.scale, "bias_scale": settings.bias_scale}
-    for layer in layers[len(kept.rows) :]:
-        draws = tuple(row["draw"] for row in kept.rows)
-        above = layers[len(draws) - 1] if draws else None
-        params = (
-            random_weights(weights_key, network, last_layer=above, draws=draws, **options)
-            if above
-            else {}
-        )
+    for index in range(len(kept.rows), len(layers)):
         began = time.monotonic()
-        choice = _try_candidates(settings, weights_key, inverted, params, picture.image, layer)
-        qualities = [compare_images(image, picture.image) for image in choice.images]
-        kept.append(
-            {
-                "layer": layer,
-                "draw": int(choice.draw),
-                "losses": np.asarray(choice.losses).tolist(),
-                "raw_losses": np.asarray(choice.raw_losses).tolist(),
-                "distances": [quality["distance"] for quality in qualities],
-                "num_steps": np.asarray(choice.num_steps).tolist(),
-                "seconds": round(time.monotonic() - began, 2),
-            }
-        )
-        left = (len(layers) - len(kept.rows)) * (time.monotonic() - began)
-        print(f"select: {layer} draw {int(choice.draw)}; about {left:.0f} s left", flush=True)
+        row = _select_next(settings, inverted, picture.image, layers[: index + 1], kept.rows)
+        seconds = time.monotonic() - began
+        kept.append({**row, "seconds": round(seconds, 2)})
+        left = (len(layers) - index - 1) * seconds
+        print(f"select: {layers[index]} draw {row['draw']}; about {left:.0f} s left", flush=True)
     recipe = Recipe(
         network=network.name,
+        seed=settings.seed,
         draws=tuple(row["draw"] for row in kept.rows),
         last_layer=layers[-1],
+        scale=settings.scale,
+        bias_scale=settings.bias_scale,
         pooling=network.pooling,
         padding=network.padding,
         input_offset=network.input_offset,
-        seed=settings.seed,
-        **options,
-    ).signed(weights_key)
+    ).signed(make_keys(settings.seed)[0])
     path = kept.folder / "recipe.txt"
     with replace_atomically(path) as temporary:
         temporary.write_text(format_recipe(recipe) + "\n")
     print(f"select: wrote {path}\n{format_recipe(recipe)}")
+
+
+def _select_next(settings, network, image, layers, rows) -> Row:
+    """Selects the last of the layers, the ones above it drawn as the rows say."""
+    *above, layer = layers
+    weights_key, _ = make_keys(settings.seed)
+    params = {}
+    if above:
+        params = random_weights(
+            weights_key,
+            network,
+            scale=settings.scale,
+            bias_scale=settings.bias_scale,
+            last_layer=above[-1],
+            draws=tuple(row["draw"] for row in rows),
+        )
+    choice = _try_candidates(settings, weights_key, network, params, image, layer)
+    return {
+        "layer": layer,
+        "draw": int(choice.draw),
+        "losses": np.asarray(choice.losses).tolist(),
+        "raw_losses": np.asarray(choice.raw_losses).tolist(),
+        "distances": [compare_images(found, image)["distance"] for found in choice.images],
+        "num_steps": np.asarray(choice.num_steps).tolist(),
+    }
 
 
 def _try_candidates(settings, key, network, params, image, layer) -> LayerChoice:

@@ -1,0 +1,470 @@
+"""Rebuilds pictures through many networks and says how much it matters which one.
+
+Each network meets each starting noise, picture and layer. One row each goes to rows.jsonl; at the
+end come summary.json, its table, and box.png, as in the paper's figure 3. A run can be stopped at
+any moment, and one with more networks or noises goes on where one with fewer ended. All devices
+that JAX sees take part, each with a network of its own.
+
+Examples:
+  randviz population --image=chelsea --layers=pool2,pool4 --num_networks=32 --out_dir=out/many
+  randviz population --image=chelsea,coffee --kinds=random --num_networks=8 --num_noises=8
+  randviz population --image=chelsea --num_networks=300 --num_processes=-1
+"""
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+from jax.experimental import multihost_utils
+
+from randviz.commands.inputs import (
+    LARGEST_SIDE,
+    NetworkSettings,
+    Picture,
+    choose_network,
+    load_picture,
+    load_recipe,
+    make_keys,
+)
+from randviz.images import replace_atomically
+from randviz.inversion import INPUT_OFFSET
+from randviz.networks import NETWORKS, Network, weight_shapes
+from randviz.population import (
+    AXIS,
+    GivenNetwork,
+    Kind,
+    RandomNetworks,
+    StackedNetworks,
+    make_networks,
+    reconstruct_through,
+    summarize,
+)
+from randviz.quality import compare_images
+from randviz.recipe import format_recipe
+from randviz.rows import Row, Rows
+from randviz.runs import Stopped, write_record
+from randviz.settings import run_command, setting
+from randviz.types import Params, UserError
+
+KINDS = ("random", "ranvgg", "given")
+_LOG_SECONDS = 10.0
+# What a row does not depend on: how many others there are, and where it is computed and kept.
+_BESIDE_THE_POINT = (
+    "num_networks",
+    "num_noises",
+    "out_dir",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
+)
+Prepared = TypeVar("Prepared")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(NetworkSettings):
+    """Settings of `randviz population`."""
+
+    image: tuple[str, ...] = setting((), "The pictures: paths or samples, with commas between.")
+    layers: tuple[str, ...] = setting(("pool1", "pool3"), "The layers inverted, one at a time.")
+    kinds: tuple[str, ...] = setting(
+        ("random", "ranvgg"),
+        "Whose networks: random; ranvgg, selected layer by layer on --reference_image; given, the"
+        " one network that --network names, with other noises only.",
+    )
+    num_networks: int = setting(8, "Networks of each kind.", lower_bound=1, upper_bound=10**6)
+    num_noises: int = setting(
+        1,
+        "Starting noises that each network meets; two or more, and two networks or more, tell"
+        " their shares of the variance apart.",
+        lower_bound=1,
+        upper_bound=10**6,
+    )
+    image_size: int = setting(
+        64, "Longest side of all pictures in pixels.", lower_bound=1, upper_bound=LARGEST_SIDE
+    )
+    num_steps: int = setting(
+        500, "Steps of each descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
+    )
+    reference_image: str = setting("astronaut", "The picture that ranvgg is selected on.")
+    num_candidates: int = setting(
+        5, "Draws tried in each layer of ranvgg.", lower_bound=1, upper_bound=10**4
+    )
+    selection_steps: int = setting(
+        200, "Steps of each reconstruction in the selection.", lower_bound=1, upper_bound=10**6
+    )
+    out_dir: str = setting("out/population", "Folder for the rows, the summary and the plot.")
+    coordinator_address: str = setting(
+        "", "Where several processes meet: host:port of the first. Empty: as the cluster says."
+    )
+    num_processes: int = setting(
+        1,
+        "How many processes take part; -1 asks the cluster (Slurm, TPU pod, MPI).",
+        lower_bound=-1,
+    )
+    process_id: int = setting(
+        -1, "Which of them this is, from 0; -1 asks the cluster.", lower_bound=-1
+    )
+
+
+class Cell(NamedTuple):
+    """One descent: what its row is found by, in the order of the rows."""
+
+    network: int
+    kind: str
+    image: str
+    layer: str
+    noise: int
+
+
+class Study(NamedTuple):
+    """What is measured on what.
+
+    Attributes:
+      network: the architecture.
+      layers: canonical names, in forward order.
+      pictures: by the name that the user gave.
+      kinds: by name.
+      facts: everything that a row depends on, plain values.
+    """
+
+    network: Network
+    layers: tuple[str, ...]
+    pictures: Mapping[str, Picture]
+    kinds: Mapping[str, Kind]
+    facts: dict[str, Any]
+
+
+def plan_study(settings: Settings) -> Study:
+    """Reads the pictures and the kinds of networks.
+
+    Raises:
+      UserError: for an unknown kind or layer, a name that is given twice, a picture that cannot be
+        read or does not reach the layers, or a network without weights that should have some.
+    """
+    for flag in ("image", "kinds"):
+        names = getattr(settings, flag)
+        if len(set(names)) < len(names):
+            raise UserError(f"--{flag}={','.join(names)} names one twice; name each once.")
+    recipe = None if settings.network in NETWORKS else load_recipe(settings.network)
+    _check_kinds(settings.kinds, weights_are_given=recipe is not None)
+    network, draw = choose_network(settings)
+    network = network.with_offset(INPUT_OFFSET)
+    layers = network.canonical_names(settings.layers)
+    load = functools.partial(_load_picture, settings, network, layers[-1])
+    pictures = {name: load("image", name) for name in settings.image or ("",)}
+    reference = None
+    if "ranvgg" in settings.kinds:
+        reference = load("reference_image", settings.reference_image)
+    sampling = {
+        "scale": (recipe or settings).scale,
+        "bias_scale": (recipe or settings).bias_scale,
+        "network": network,
+        "last_layer": layers[-1],
+    }
+    makers = {
+        "random": lambda: RandomNetworks(**sampling),
+        "ranvgg": lambda: StackedNetworks(
+            reference=reference.image,
+            num_candidates=settings.num_candidates,
+            num_steps=settings.selection_steps,
+            **sampling,
+        ),
+        "given": lambda: _give(network, draw(layers[-1]), layers[-1]),
+    }
+    kinds = {kind: makers[kind]() for kind in settings.kinds}
+    values = dataclasses.asdict(settings)
+    facts = {
+        "command": "population",
+        "settings": {k: v for k, v in values.items() if k not in _BESIDE_THE_POINT},
+        "pictures": {name: picture.facts for name, picture in pictures.items()},
+        "reference": reference and reference.facts,
+        "recipe": recipe and format_recipe(recipe),
+    }
+    return Study(network, layers, pictures, kinds, facts)
+
+
+def _give(network: Network, params: Params, last_layer: str) -> GivenNetwork:
+    # No deeper than needed, so that all kinds are one program.
+    return GivenNetwork({layer: params[layer] for layer in weight_shapes(network, last_layer)})
+
+
+def _check_kinds(kinds: Sequence[str], *, weights_are_given: bool) -> None:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"--kinds has {kind!r}, which is none of {', '.join(KINDS)}.")
+    if not kinds:
+        raise UserError(f"no kind is named; give --kinds= some of {', '.join(KINDS)}.")
+    if "given" in kinds and not weights_are_given:
+        raise UserError("the kind given needs a network with weights; give --network= a recipe.")
+    if weights_are_given and "given" not in kinds:
+        raise UserError("--network names a network with weights of its own; add given to --kinds.")
+
+
+def _load_picture(settings, network, last_layer, flag, name) -> Picture:
+    picture = load_picture(flag, name, settings.image_size)
+    network.check_image(picture.image.shape, last_layer)
+    if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
+        raise UserError(
+            f"the picture {name} is nothing but the input offset, to which no network answers; take"
+            " another picture or --input_offset."
+        )
+    return picture
+
+
+def list_cells(settings: Settings, study: Study) -> list[Cell]:
+    """All cells in the order of the rows: network by network."""
+    axes = (
+        range(settings.num_networks),
+        study.kinds,
+        study.pictures,
+        study.layers,
+        range(settings.num_noises),
+    )
+    cells = itertools.starmap(Cell, itertools.product(*axes))
+    # A network that is given is one network.
+    return [cell for cell in cells if cell.kind != "given" or cell.network == 0]
+
+
+def run(settings: Settings) -> None:
+    """Measures what is missing, row by row, and sums up."""
+    _join_processes(settings)
+    study = _together(lambda: plan_study(settings))
+    # One process writes, and only it need see the folder; what is left to do all must know.
+    first = jax.process_index() == 0
+    kept = _together(lambda: Rows(settings.out_dir, study.facts) if first else None)
+    cells = list_cells(settings, study)
+    done = {_cell_of(row) for row in kept.rows} if kept else set()
+    missing = np.array([cell not in done for cell in cells])
+    missing = multihost_utils.broadcast_one_to_all(missing)
+    todo = [cell for cell, is_missing in zip(cells, missing, strict=True) if is_missing]
+    try:
+        _measure(settings, study, todo, kept)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on after the last row.") from None
+    if kept:
+        places = {cell: place for place, cell in enumerate(cells)}
+        rows = [row for row in kept.rows if _cell_of(row) in places]
+        rows.sort(key=lambda row: places[_cell_of(row)])
+        _conclude(settings, rows)
+
+
+def _cell_of(row: Row) -> Cell:
+    return Cell(*(row[field] for field in Cell._fields))
+
+
+def _join_processes(settings: Settings) -> None:
+    """Makes one JAX of several processes, if there are several."""
+    address = settings.coordinator_address
+    if not address and settings.num_processes == 1:
+        return
+    if address and ":" not in address:
+        raise UserError(f"--coordinator_address={address} has no port; write host:port.")
+    try:
+        jax.distributed.initialize(
+            address or None,
+            settings.num_processes if settings.num_processes > 0 else None,
+            settings.process_id if settings.process_id >= 0 else None,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes cannot meet ({str(error).splitlines()[0].rstrip('.')}); give"
+            " --coordinator_address, --num_processes and --process_id, or start them in a cluster"
+            " that JAX knows."
+        ) from error
+
+
+def _together(prepare: Callable[[], Prepared]) -> Prepared:
+    """What `prepare` returns; if it fails in one process, all stop and none waits for it."""
+    error = result = None
+    try:
+        result = prepare()
+    except UserError as caught:
+        error = caught
+    failed = multihost_utils.process_allgather(np.array(error is not None))
+    if error:
+        raise error
+    if failed.any():
+        raise UserError(f"process {np.argmax(failed)} stopped, and says why.")
+    return result
+
+
+def _measure(settings: Settings, study: Study, todo: list[Cell], kept: Rows | None) -> None:
+    """Measures cells, as many networks at a time as there are devices."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    networks = sorted({cell.network for cell in todo})
+    watch = _Watch(len(todo), mesh.size)
+    for start in range(0, len(networks), mesh.size):
+        block = networks[start : start + mesh.size]
+        wanted = [cell for cell in todo if block[0] <= cell.network <= block[-1]]
+        # Always as many as there are devices: another number would be another program, and its
+        # rounding perhaps another. What is computed twice is dropped.
+        numbers = np.array(block + block[-1:] * (mesh.size - len(block)), np.int32)
+        found = _measure_block(settings, study, wanted, numbers, mesh, watch)
+        if kept:
+            for cell in wanted:
+                kept.append({**cell._asdict(), **found[cell]})
+
+
+def _measure_block(settings, study, wanted, numbers, mesh, watch) -> dict[Cell, Row]:
+    """The rows of a network on each device; of cells that are not wanted, too."""
+    weights_key, noise_key = make_keys(settings.seed)
+    found = {}
+    for kind, make in study.kinds.items():
+        works = list(dict.fromkeys(cell[2:] for cell in wanted if cell.kind == kind))
+        if not works:
+            continue
+        params, seconds = _time(make_networks, weights_key, make, numbers, mesh=mesh)
+        watch.tell(seconds, f"{kind} networks made")
+        for image, layer, noise in works:
+            target = study.pictures[image].image
+            result, seconds = _time(
+                reconstruct_through,
+                noise_key,
+                study.network,
+                params,
+                target,
+                noise=noise,
+                layer=layer,
+                num_steps=settings.num_steps,
+                mesh=mesh,
+            )
+            result = multihost_utils.process_allgather(result, tiled=True)
+            for place, number in enumerate(numbers.tolist()):
+                ended = jax.tree.map(lambda leaf, place=place: leaf[place], result)
+                cell = Cell(number, kind, image, layer, noise)
+                found[cell] = _describe_end(settings, ended, target, seconds)
+            count = sum(cell.kind == kind and cell[2:] == (image, layer, noise) for cell in wanted)
+            watch.tell(seconds, f"{kind} networks on {image} {layer}, noise {noise}", count)
+    return found
+
+
+def _time(function, *arguments, **options):
+    """What a compiled function returns and the seconds it took, compilation not counted."""
+    function.lower(*arguments, **options).compile()
+    began = time.monotonic()
+    result = jax.block_until_ready(function(*arguments, **options))
+    return result, time.monotonic() - began
+
+
+def _describe_end(settings: Settings, ended, target, seconds: float) -> Row:
+    measures = {**compare_images(ended.image, target), "feature_error": float(ended.feature_error)}
+    return {
+        **{name: value if math.isfinite(value) else None for name, value in measures.items()},
+        "num_steps": settings.num_steps,
+        "evaluations": int(ended.evaluations),
+        "failed_steps": int(ended.failed_steps),
+        "seconds": round(seconds, 3),
+    }
+
+
+class _Watch:
+    """Lines of progress with the time left, from the first process only."""
+
+    def __init__(self, total: int, num_devices: int):
+        self.total, self.done, self.spent, self.told = total, 0, 0.0, 0.0
+        if total:
+            self._say(f"{total} rows to measure, {num_devices} at a time; compiling")
+
+    def tell(self, seconds: float, words: str, count: int = 0) -> None:
+        """Notes that something took so long and gave so many rows."""
+        self.done += count
+        self.spent += seconds
+        left = ""
+        if self.done:
+            pace = self.spent / self.done
+            left = f"  {datetime.timedelta(seconds=round(pace * (self.total - self.done)))} left"
+        now = time.monotonic()
+        if now - self.told > _LOG_SECONDS or self.done == self.total:
+            self._say(f"{self.done}/{self.total} rows  {words}{left}")
+            self.told = now
+
+    def _say(self, words: str) -> None:
+        if jax.process_index() == 0:
+            print(f"population: {words}", flush=True)
+
+
+def _conclude(settings: Settings, rows: list[Row]) -> None:
+    """Writes and prints the summary and draws the boxes."""
+    folder = pathlib.Path(settings.out_dir)
+    groups = summarize(rows)
+    write_record(folder / "summary.json", {"measure": "distance", "groups": groups})
+    with replace_atomically(folder / "box.png") as temporary:
+        draw_boxes(groups).savefig(temporary, dpi=120)
+    print(format_table(groups))
+    print(f"population: wrote {folder}/rows.jsonl, summary.json and box.png")
+
+
+def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
+    """The summary as text: distances in grey levels, one line for each kind, picture and layer."""
+    lines = [
+        f"{'kind':7} {'image':16} {'layer':8} {'n':>5} {'mean':>7} {'95 %':>16} {'median':>7}"
+        f" {'min':>7} {'max':>7} {'std':>7} {'psnr':>6}  variance of weights, noise, both"
+    ]
+    for group in groups:
+        interval, variance = group["mean_interval"], group["variance"]
+        ends = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "-"
+        shares = " ".join(f"{value:.3g}" for value in variance.values()) if variance else "-"
+        optional = [
+            "-" if group[name] is None else f"{group[name]:.2f}" for name in ("std", "median_psnr")
+        ]
+        lines.append(
+            f"{group['kind']:7} {pathlib.Path(group['image']).name[:16]:16} {group['layer']:8}"
+            f" {group['num_networks'] * group['num_noises']:5} {group['mean']:7.2f} {ends:>16}"
+            f" {group['median']:7.2f} {group['min']:7.2f} {group['max']:7.2f} {optional[0]:>7}"
+            f" {optional[1]:>6}  {shares}"
+        )
+    return "\n".join(lines)
+
+
+def draw_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
+    """Draws the distances, a panel for each picture and layer and a box for each kind.
+
+    Args:
+      groups: from `population.summarize`.
+
+    Returns:
+      A figure: boxes at the quartiles with the median in them, whiskers to the minimum and the
+      maximum, the mean as a point.
+
+    References:
+      He, Wang, Hopcroft (2016), figure 3.
+    """
+    images, layers = (list(dict.fromkeys(g[name] for g in groups)) for name in ("image", "layer"))
+    figure = matplotlib.figure.Figure(
+        figsize=(1.5 + 2.2 * len(layers), 1 + 2.4 * len(images)), layout="constrained"
+    )
+    panels = figure.subplots(len(images), len(layers), squeeze=False)
+    for image, row in zip(images, panels, strict=True):
+        for layer, panel in zip(layers, row, strict=True):
+            here = [group for group in groups if (group["image"], group["layer"]) == (image, layer)]
+            boxes = [
+                {
+                    "label": group["kind"],
+                    "whislo": group["min"],
+                    "q1": group["lower_quartile"],
+                    "med": group["median"],
+                    "q3": group["upper_quartile"],
+                    "whishi": group["max"],
+                    "mean": group["mean"],
+                }
+                for group in here
+            ]
+            panel.bxp(boxes, showmeans=True, showfliers=False, meanprops={"marker": "o"})
+            panel.set_title(f"{pathlib.Path(image).name}, {layer}", fontsize="medium")
+        row[0].set_ylabel("distance, grey levels")
+    return figure
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz population", Settings, run, argv, __doc__)

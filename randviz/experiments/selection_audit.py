@@ -1,0 +1,689 @@
+"""Asks what stacking buys: is a network whose layers were chosen better than one just drawn?
+
+Claim: the best of K draws of a layer's weights rebuilds the reference image better than one draw
+does, by as much as order statistics allow; whether that shows in other pictures and in the distance
+between images, and whether a race finds the same draw for less, is measured beside it.
+Expect: about ten minutes on two cores at the default size; audit.png, verdict.md,
+rows.jsonl, and as the last line a JSON object with the main numbers.
+
+Example:
+  python -m randviz.experiments.selection_audit --out_dir=out/selection_audit
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from randviz import networks
+from randviz.commands.inputs import make_keys, read_offset
+from randviz.experiments.command import Experiment, run_experiment
+from randviz.images import load_image, replace_atomically
+from randviz.networks import Network
+from randviz.quality import compare_images
+from randviz.rows import Row
+from randviz.selection import LayerChoice, select_layer
+from randviz.settings import setting
+from randviz.types import Image
+
+SIZES = (1, 2, 4, 8, 16)  # K
+TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over
+ENOUGH = 6  # problems; an interval from fewer says more than is known
+NUM_RESAMPLES = 2000
+FORMULA = """\
+The prediction: the expected minimum of K independent draws from a pool of N sorted numbers x_(i) is
+Σ_i x_(i) [((N − i + 1) / N)^K − ((N − i) / N)^K]. A network's pool is the deviations of the other
+networks' log losses at that layer from their means, each times √(n / (n − 1)) for n draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the audit."""
+
+    image: str = setting("chelsea", "The reference image: a path or a sample.")
+    other_images: tuple[str, ...] = setting(
+        ("coffee",), "Pictures that the same draws are tried on; one shape saves compilations."
+    )
+    layers: tuple[str, ...] = setting(
+        ("conv1_1", "conv2_1", "conv3_1", "conv3_3"), "Layers whose draws are compared."
+    )
+    input_offsets: tuple[str, ...] = setting(
+        ("0", "mean"),
+        "Input offsets, numbers or mean. Stacked networks are measured with the first only.",
+    )
+    num_networks: int = setting(3, "Independent networks.", lower_bound=1)
+    num_candidates: int = setting(16, "Draws of each layer.", lower_bound=2)
+    num_below: int = setting(
+        5, "Draws among which a stacked network's layers below are chosen.", lower_bound=1
+    )
+    num_steps: int = setting(60, "Steps of each reconstruction.", lower_bound=1)
+    image_size: int = setting(32, "Longest side in pixels.", lower_bound=8)
+    seed: int = setting(0, "Of the first network; the others follow.", lower_bound=0)
+    out_dir: str = setting("out/selection_audit", "Folder for rows, picture, verdict and record.")
+
+
+def cells(settings: Settings) -> list[Row]:
+    """Each layer of each network; a network's rows follow one another."""
+    first_layer = networks.VGG19.layer_names[0]
+    return [
+        {"seed": settings.seed + number, "input_offset": offset, "layer": layer, "below": below}
+        for number in range(settings.num_networks)
+        for offset in settings.input_offsets
+        for below in ("plain", "stacked")
+        for layer in settings.layers
+        # Below the first layer there is nothing to choose.
+        if below == "plain" or (offset == settings.input_offsets[0] and layer != first_layer)
+    ]
+
+
+def measure(settings: Settings, cell: Row) -> Row:
+    """Selects among one layer's draws: in full, by a race, and on the other pictures."""
+    began = time.perf_counter()
+    network = _make_network(cell["input_offset"])
+    layers_below = list(networks.weight_shapes(network, cell["layer"]))[:-1]
+    choose = _choose_below if cell["below"] == "stacked" else lambda *_: 0
+    draws_below = tuple(
+        choose(settings, cell["seed"], cell["input_offset"], layer) for layer in layers_below
+    )
+    image = _load(settings, settings.image)
+    select = functools.partial(
+        _select, settings, cell["seed"], network, cell["layer"], draws_below=draws_below
+    )
+    choice, raced = select(image), select(image, racing=True)
+    others = settings.other_images if cell["below"] == "plain" else ()
+    return {
+        "draws_below": list(draws_below),
+        **_describe(choice, image),
+        "race_draw": int(raced.draw),
+        "race_share": float(np.sum(raced.num_steps) / np.sum(choice.num_steps)),
+        "others": {
+            name: _describe(select(_load(settings, name)), _load(settings, name)) for name in others
+        },
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _make_network(input_offset: str) -> Network:
+    return dataclasses.replace(networks.VGG19, input_offset=read_offset(input_offset))
+
+
+@functools.cache
+def _load(settings: Settings, name: str) -> Image:
+    return jnp.asarray(load_image(name, image_size=settings.image_size))
+
+
+@functools.cache
+def _choose_below(settings: Settings, seed: int, input_offset: str, layer: str) -> int:
+    """The draw of a layer that stacked selection keeps, the layers below it chosen likewise."""
+    network = _make_network(input_offset)
+    below = list(networks.weight_shapes(network, layer))[:-1]
+    draws = tuple(_choose_below(settings, seed, input_offset, name) for name in below)
+    image = _load(settings, settings.image)
+    choice = _select(
+        settings, seed, network, layer, image, draws_below=draws, num_candidates=settings.num_below
+    )
+    return int(choice.draw)
+
+
+def _select(
+    settings: Settings,
+    seed: int,
+    network: Network,
+    layer: str,
+    image: Image,
+    *,
+    draws_below: tuple[int, ...],
+    num_candidates: int | None = None,
+    racing: bool = False,
+) -> LayerChoice:
+    weights_key, _ = make_keys(seed)
+    params = networks.random_weights(weights_key, network, last_layer=layer, draws=draws_below)
+    params = {name: weights for name, weights in params.items() if name != layer}
+    return select_layer(
+        weights_key,
+        network,
+        params,
+        image,
+        layer=layer,
+        num_candidates=num_candidates or settings.num_candidates,
+        num_steps=settings.num_steps,
+        racing=racing,
+    )
+
+
+def _describe(choice: LayerChoice, image: Image) -> Row:
+    """The numbers of all draws, each a list of K."""
+    distances = [compare_images(found, image)["distance"] for found in choice.images]
+    columns = {
+        "losses": choice.losses, "raw_losses": choice.raw_losses, "distances": distances
+    }  # fmt: skip
+    return {
+        name: [float(f"{value:.7g}") for value in np.asarray(values).tolist()]
+        for name, values in columns.items()
+    }
+
+
+def expected_best(losses: Sequence[float], values: Sequence[float], size: int) -> float:
+    """The value that selection among K of n draws gives, averaged over all subsets of K.
+
+    Args:
+      losses: [n], what is compared; of equal ones the first is kept.
+      values: [n], what is asked of the draw kept.
+      size: K.
+
+    Returns:
+      Σ_i C(n − i, K − 1) / C(n, K) · v_i, where v_i belongs to the i-th smallest loss: of all
+      subsets of K, that share has the i-th as its best.
+    """
+    n = len(losses)
+    ranked = np.asarray(values)[np.argsort(losses, kind="stable")]
+    shares = [math.comb(n - i, size - 1) / math.comb(n, size) for i in range(1, n + 1)]
+    return float(np.dot(shares, ranked))
+
+
+def predict_best(pool: Sequence[float], size: int) -> float:
+    """The expected minimum of K independent draws from a sample's distribution.
+
+    Args:
+      pool: [N], the sample.
+      size: K.
+
+    Returns:
+      Σ_i x_(i) [((N − i + 1) / N)^K − ((N − i) / N)^K], x_(i) the i-th smallest.
+
+    References:
+      David, Nagaraja (2003), "Order Statistics", section 2.1: P(min > x) = (1 − F(x))^K.
+    """
+    above = (np.arange(len(pool), -1, -1) / len(pool)) ** size
+    return float(np.dot(np.sort(pool), above[:-1] - above[1:]))
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's ρ of two lists of numbers; NaN where one of them is constant."""
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return math.nan
+    return float(scipy.stats.spearmanr(a, b).statistic)
+
+
+class Estimate(NamedTuple):
+    """A number from n problems with its 95 % interval, NaN where n is too small for one."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if self.n < ENOUGH:
+            return f"not enough samples (n = {self.n})"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
+
+    def judge(self, above: str, below: str, unclear: str) -> str:
+        """The words for an interval above, below or around zero, and the numbers."""
+        words = above if self.low > 0 else below if self.high < 0 else unclear
+        return f"{words} ({self})" if self.n >= ENOUGH else str(self)
+
+
+def bootstrap(
+    problems: Sequence[Any], statistic: Callable[[np.ndarray], float] = np.mean
+) -> Estimate:
+    """Estimates a statistic of independent problems with a percentile bootstrap interval.
+
+    Args:
+      problems: [n] or [n, columns], what was found in each.
+      statistic: of such an array.
+
+    Returns:
+      The statistic and the central 95 % of what it is in resampled problems.
+    """
+    problems = np.asarray(problems, float)
+    n = len(problems)
+    value = float(statistic(problems)) if n else math.nan
+    if n < ENOUGH:
+        return Estimate(value, math.nan, math.nan, n)
+    picks = np.random.default_rng(0).integers(0, n, (NUM_RESAMPLES, n))
+    low, high = np.quantile([statistic(problems[pick]) for pick in picks], (0.025, 0.975))
+    return Estimate(value, float(low), float(high), n)
+
+
+def is_tied(row: Row) -> bool:
+    """Whether every draw got down to the resolution of float32, so that none is the best."""
+    return min(row["losses"]) == max(row["losses"])
+
+
+def distinct_problems(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are neither tied nor a repetition.
+
+    A stacked network that kept draw 0 everywhere below is the plain one, and no second problem.
+    """
+    new = lambda row: row["cell"]["below"] == "plain" or any(row["draws_below"])
+    return [row for row in rows if not is_tied(row) and new(row)]
+
+
+def levels(distances: Sequence[float]) -> np.ndarray:
+    """Image distances in decibels; a thousandth of a grey level counts as none."""
+    return 20 * np.log10(np.maximum(distances, 1e-3))
+
+
+def gain(losses: Sequence[float], values: np.ndarray, size: int) -> float:
+    """How much lower the value of the best of K draws by loss is than that of one draw."""
+    return float(np.mean(values)) - expected_best(losses, values, size)
+
+
+def predicted_gain(others: Sequence[Row], size: int) -> float:
+    """The gain in log loss among K draws that other networks' single draws let one expect."""
+    pool = []
+    for row in others:
+        logs = np.log(row["losses"])
+        # Deviations from a mean of n draws are too small by the root of (n - 1) / n.
+        pool += list((logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - 1)))
+    return -predict_best(pool, size) if pool else math.nan
+
+
+def measure_gains(group: Sequence[Row], sizes: Sequence[int]) -> dict[str, list[list[float]]]:
+    """The gain of each K in each network of one layer and offset, [networks][K] each.
+
+    Returns:
+      observed: in log loss; predicted: from the pooled deviations of the other networks, so that a
+      network does not predict itself; distance_db: of the draw with the smallest loss;
+      best_distance_db: of the draw with the smallest distance, which no loss can beat.
+    """
+    found = {"observed": [], "predicted": [], "distance_db": [], "best_distance_db": []}
+    for row in group:
+        others = [other for other in group if other is not row]
+        losses, distances = row["losses"], row["distances"]
+        decibels = levels(distances)
+        found["observed"].append([gain(losses, np.log(losses), size) for size in sizes])
+        found["predicted"].append([predicted_gain(others, size) for size in sizes])
+        found["distance_db"].append([gain(losses, decibels, size) for size in sizes])
+        found["best_distance_db"].append([gain(distances, decibels, size) for size in sizes])
+    return found
+
+
+def measure_spread(groups: Sequence[Sequence[Row]]) -> dict[str, float]:
+    """Standard deviations of the log loss: between draws of a layer, and between networks."""
+    within, between = [], []
+    for group in groups:
+        logs = np.log([row["losses"] for row in group])
+        within.append(np.mean(np.var(logs, axis=1, ddof=1)))
+        if len(group) > 1:
+            # Means of n draws differ a little even where networks do not.
+            between.append(np.var(logs.mean(axis=1), ddof=1) - within[-1] / logs.shape[1])
+    root = lambda variances: math.sqrt(max(np.mean(variances), 0)) if variances else math.nan
+    return {"draws": root(within), "networks": root(between)}
+
+
+def measure_transfer(rows: Sequence[Row], size: int) -> dict[str, Estimate]:
+    """How draws ranked on the reference image do on the other pictures.
+
+    Returns:
+      correlation: Spearman's, of the losses on both; share: of the gain among K draws, how much is
+      left on the other picture; distance_db: the gain left there in image distance.
+    """
+    found = [_transfer_of(row, size) for row in rows if row["others"]]
+    rho, left, own, decibels = np.reshape(found, (-1, 4)).T
+    return {
+        "correlation": bootstrap(rho[np.isfinite(rho)]),
+        "share": bootstrap(
+            np.stack([left, own], axis=1), lambda pairs: pairs[:, 0].sum() / pairs[:, 1].sum()
+        ),
+        "distance_db": bootstrap(decibels),
+    }
+
+
+def _transfer_of(row: Row, size: int) -> np.ndarray:
+    """Rank correlation, gain elsewhere, gain here, dB elsewhere: averaged over other pictures."""
+    losses = row["losses"]
+    own = gain(losses, np.log(losses), size)
+    found = [
+        (
+            rank_correlation(losses, other["losses"]),
+            gain(losses, np.log(other["losses"]), size),
+            own,
+            gain(losses, levels(other["distances"]), size),
+        )
+        for other in row["others"].values()
+    ]
+    return np.mean(found, axis=0)
+
+
+def correlate_with_distance(row: Row) -> tuple[float, float]:
+    """Spearman's ρ of image distance with ω L and with L, averaged over the row's pictures."""
+    pictures = [row, *row["others"].values()]
+    return tuple(
+        float(np.mean([rank_correlation(found[name], found["distances"]) for found in pictures]))
+        for name in ("losses", "raw_losses")
+    )
+
+
+def measure_ranking(rows: Sequence[Row]) -> dict[str, Estimate]:
+    """How well ω L and L rank draws by image distance, and by how much ω L does better."""
+    pairs = np.reshape([correlate_with_distance(row) for row in rows], (-1, 2))
+    pairs = pairs[np.all(np.isfinite(pairs), axis=1)]
+    return {
+        "normalized": bootstrap(pairs[:, 0]),
+        "raw": bootstrap(pairs[:, 1]),
+        "difference": bootstrap(pairs[:, 0] - pairs[:, 1]),
+    }
+
+
+def rank_of_race(row: Row) -> int:
+    """The place, in the full selection, of the draw that the race kept: 1 is the winner's."""
+    return 1 + sum(loss < row["losses"][row["race_draw"]] for loss in row["losses"])
+
+
+def measure_race(rows: Sequence[Row]) -> dict[str, Any]:
+    """How often a race keeps the full selection's draw, and what it costs and saves.
+
+    Returns:
+      same: share of problems, with Wilson's interval; rank: of its draw where it is another;
+      excess: mean log loss of its draw above the winner's, over all problems; saved: the share of
+      steps.
+    """
+    ranks = [rank_of_race(row) for row in rows]
+    hits = ranks.count(1)
+    same = Estimate(math.nan, math.nan, math.nan, 0)
+    if rows:
+        interval = scipy.stats.binomtest(hits, len(rows)).proportion_ci(method="wilson")
+        same = Estimate(hits / len(rows), interval.low, interval.high, len(rows))
+    missed = [rank for rank in ranks if rank > 1]
+    return {
+        "same": same,
+        "rank": float(np.mean(missed)) if missed else math.nan,
+        "excess": bootstrap(
+            [math.log(row["losses"][row["race_draw"]] / min(row["losses"])) for row in rows]
+        ),
+        "saved": 1 - float(np.mean([row["race_share"] for row in rows])) if rows else math.nan,
+    }
+
+
+def measure_stacking(rows: Sequence[Row]) -> dict[str, Estimate]:
+    """What the choice of the layers below does for the same draws of the layer above.
+
+    Returns:
+      log_loss, distance_db: plain minus stacked, mean over draws; positive where stacking helps. A
+      network counts once, since all its layers stand on the same choices.
+    """
+    plain = {_place(row): row for row in rows if row["cell"]["below"] == "plain"}
+    pairs = {}
+    for row in rows:
+        if row["cell"]["below"] == "stacked" and _place(row) in plain:
+            pairs.setdefault(row["cell"]["seed"], []).append((plain[_place(row)], row))
+
+    def less(measure: Callable[[Row], np.ndarray]) -> Estimate:
+        of_network = lambda pairs: [np.mean(measure(a) - measure(b)) for a, b in pairs]
+        return bootstrap([np.mean(of_network(found)) for found in pairs.values()])
+
+    return {
+        "log_loss": less(lambda row: np.log(row["losses"])),
+        "distance_db": less(lambda row: levels(row["distances"])),
+    }
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return tuple(value for name, value in row["cell"].items() if name != "below")
+
+
+def summarize(settings: Settings, rows: Sequence[Row]) -> dict[str, Any]:
+    """All findings, from the rows alone; tied problems are listed and left out of the rest."""
+    sizes = [size for size in SIZES if size <= settings.num_candidates]
+    return {
+        "sizes": sizes,
+        "transfer_size": min(TRANSFER_SIZE, sizes[-1]),
+        "offsets": {
+            offset: _summarize_offset(
+                [
+                    row
+                    for row in rows
+                    if row["cell"]["input_offset"] == offset and row["cell"]["below"] == "plain"
+                ],
+                sizes,
+            )
+            for offset in settings.input_offsets
+        },
+        "stacking": measure_stacking(distinct_problems(rows)),
+        "race": measure_race(distinct_problems(rows)),
+    }
+
+
+def _summarize_offset(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, Any]:
+    untied = [row for row in rows if not is_tied(row)]
+    groups = {row["cell"]["layer"]: [] for row in untied}
+    for row in untied:
+        groups[row["cell"]["layer"]].append(row)
+    gains = {layer: measure_gains(group, sizes) for layer, group in groups.items()}
+
+    def of_largest(name: str) -> np.ndarray:
+        return np.array([network[-1] for found in gains.values() for network in found[name]])
+
+    unpredicted = of_largest("observed") - of_largest("predicted")
+    return {
+        "tied": dict(Counter(row["cell"]["layer"] for row in rows if is_tied(row))),
+        "gains": gains,
+        "gain": bootstrap(of_largest("observed")),
+        "gain_unpredicted": bootstrap(unpredicted[np.isfinite(unpredicted)]),
+        "gain_db": bootstrap(of_largest("distance_db")),
+        "best_gain_db": bootstrap(of_largest("best_distance_db")),
+        "spread": measure_spread(list(groups.values())),
+        "transfer": measure_transfer(untied, min(TRANSFER_SIZE, sizes[-1])),
+        "ranking": measure_ranking(untied),
+    }
+
+
+def describe(settings: Settings, findings: dict[str, Any]) -> str:
+    """The verdict: one paragraph."""
+    stacking, race = findings["stacking"], findings["race"]
+    certain = ("better", "worse", "neither for certain")
+    parts = [
+        f"{settings.num_networks} networks, {settings.num_candidates} draws a layer,"
+        f" {settings.num_steps} steps, {settings.image_size} pixels. Brackets are 95 % intervals"
+        " over n problems (one layer of one network); gains are in log loss where no unit is given."
+    ]
+    for offset, found in findings["offsets"].items():
+        parts += [f"**Input offset {offset}.**", *_describe_offset(findings, found)]
+    parts += [
+        "**Stacking.** The same draws of a layer with the layers below chosen too, over n networks,"
+        f" in log loss: {stacking['log_loss'].judge(*certain)}; in image distance, dB:"
+        f" {stacking['distance_db'].judge(*certain)}.",
+        f"**Racing.** Share of problems where it keeps the full selection's draw: {race['same']};"
+        f" place of what it keeps elsewhere, of {settings.num_candidates}: {race['rank']:.1f}; log"
+        f" loss above the winner's: {race['excess']}; steps saved: {race['saved']:.0%}.",
+    ]
+    return " ".join(parts).replace("nan", "unknown")
+
+
+def _describe_offset(findings: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    transfer, ranking, spread = found["transfer"], found["ranking"], found["spread"]
+    by_layer = "".join(
+        f"; {layer} {np.mean(gains['observed'], axis=0)[-1]:.2f}"
+        for layer, gains in found["gains"].items()
+    )
+    return [
+        *(
+            f"At {layer} all draws tie, at the resolution of float32 (networks: {count}): there is"
+            " nothing to choose."
+            for layer, count in found["tied"].items()
+        ),
+        f"Gain of the best of {findings['sizes'][-1]}: {found['gain']}{by_layer}; against what"
+        " order statistics predict from single draws of other networks:",
+        found["gain_unpredicted"].judge("more", "less", "no certain difference") + ".",
+        f"In image distance, dB: {found['gain_db']}; by choosing on distance itself:"
+        f" {found['best_gain_db']}.",
+        f"Standard deviation of the log loss between draws of a layer: {spread['draws']:.2f},"
+        f" between networks: {spread['networks']:.2f}.",
+        "Ranks of the same draws on other pictures:",
+        transfer["correlation"].judge("alike", "reversed", "not certainly related") + ";",
+        f"share of the gain among {findings['transfer_size']} that is left there:"
+        f" {transfer['share']}; in image distance, dB: {transfer['distance_db']}.",
+        f"Rank correlation of image distance with ω L: {ranking['normalized']}; with L:"
+        f" {ranking['raw']}; ω L ranks, compared with L:",
+        ranking["difference"].judge("better", "worse", "neither for certain") + ".",
+    ]
+
+
+def _as_json(thing: Any) -> Any:
+    """Plain values, rounded, with null where a number is not known."""
+    if isinstance(thing, Estimate):
+        thing = thing._asdict()
+    if isinstance(thing, dict):
+        return {name: _as_json(value) for name, value in thing.items()}
+    if isinstance(thing, list):
+        return [_as_json(value) for value in thing]
+    if isinstance(thing, float):
+        return round(thing, 4) + 0.0 if math.isfinite(thing) else None  # no -0.0
+    return thing
+
+
+def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+    """Draws the panels, writes and prints the verdict, and ends with the JSON line."""
+    findings = summarize(settings, rows)
+    verdict = describe(settings, findings)
+    plot(settings, rows, findings, folder / "audit.png")
+    with replace_atomically(folder / "verdict.md") as temporary:
+        temporary.write_text(
+            f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n"
+        )
+    for offset in findings["offsets"].values():
+        # The means over networks are the main numbers; each network's are in the rows.
+        offset["gains"] = {
+            layer: {name: np.mean(values, axis=0).tolist() for name, values in gains.items()}
+            for layer, gains in offset["gains"].items()
+        }
+    print(verdict)
+    print(json.dumps(_as_json(findings)))
+
+
+def plot(
+    settings: Settings, rows: Sequence[Row], findings: dict[str, Any], path: pathlib.Path
+) -> None:
+    """Draws six panels: gains, gains in distance, transfer, ranking, the race, and stacking."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    plain = [row for row in rows if row["cell"]["below"] == "plain" and not is_tied(row)]
+    _plot_gains(axes[0, 0], settings, findings, "observed", "predicted")
+    axes[0, 0].set(title="best of K by loss (dashed: order statistics)", ylabel="gain in log loss")
+    _plot_gains(axes[0, 1], settings, findings, "distance_db", "best_distance_db")
+    axes[0, 1].set(title="in image distance (dashed: chosen by it)", ylabel="gain, dB")
+    _plot_transfer(axes[0, 2], settings, plain)
+    _plot_ranking(axes[1, 0], settings, plain)
+    _plot_race(axes[1, 1], settings, distinct_problems(rows))
+    _plot_stacking(axes[1, 2], settings, distinct_problems(rows))
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=90)
+    plt.close(figure)
+
+
+def _plot_gains(
+    axis: Any, settings: Settings, findings: dict[str, Any], solid: str, dashed: str
+) -> None:
+    for offset, marker in zip(settings.input_offsets, "os^vD", strict=False):
+        for layer, gains in findings["offsets"][offset]["gains"].items():
+            color = f"C{settings.layers.index(layer)}"
+            axis.plot(
+                findings["sizes"], np.mean(gains[solid], axis=0), marker=marker, color=color,
+                label=f"{layer}, offset {offset}",
+            )  # fmt: skip
+            axis.plot(findings["sizes"], np.mean(gains[dashed], axis=0), "--", color=color)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(findings["sizes"], [str(size) for size in findings["sizes"]])
+    axis.set_xlabel("K")
+    _add_legend(axis)
+
+
+def _add_legend(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:  # where all is tied there is nothing to name
+        axis.legend(fontsize=8)
+
+
+def _strip(axis: Any, settings: Settings, points: list[tuple[str, float]], shift: float, **style):
+    """One point a problem, at its layer, moved aside so that two series can be told apart."""
+    where = [settings.layers.index(layer) + shift for layer, _ in points]
+    axis.plot(where, [value for _, value in points], linestyle="none", **style)
+    axis.set_xticks(range(len(settings.layers)), settings.layers)
+    axis.set_xlim(-0.5, len(settings.layers) - 0.5)
+
+
+def _plot_transfer(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+    for index, offset in enumerate(settings.input_offsets):
+        points = [
+            (row["cell"]["layer"], rank_correlation(row["losses"], other["losses"]))
+            for row in rows
+            for other in row["others"].values()
+            if row["cell"]["input_offset"] == offset
+        ]
+        label = f"offset {offset}"
+        _strip(
+            axis, settings, points, 0.2 * index - 0.1, marker="o", color=f"C{index}", label=label
+        )
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(title="losses on the reference and on another picture", ylabel="rank correlation")
+    axis.set_ylim(-1.05, 1.05)
+    _add_legend(axis)
+
+
+def _plot_ranking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+    for index, offset in enumerate(settings.input_offsets):
+        here = [row for row in rows if row["cell"]["input_offset"] == offset]
+        for which, (words, fill) in enumerate((("ω L", f"C{index}"), ("L", "none"))):
+            points = [(row["cell"]["layer"], correlate_with_distance(row)[which]) for row in here]
+            _strip(
+                axis, settings, points, 0.4 * index + 0.15 * which - 0.28, marker="o",
+                color=f"C{index}", markerfacecolor=fill, label=f"{words}, offset {offset}",
+            )  # fmt: skip
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(title="loss and image distance of the same draws", ylabel="rank correlation")
+    axis.set_ylim(-1.05, 1.05)
+    _add_legend(axis)
+
+
+def _plot_race(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+    counts = np.bincount([rank_of_race(row) for row in rows], minlength=settings.num_candidates + 1)
+    axis.bar(range(1, settings.num_candidates + 1), counts[1:])
+    axis.set(
+        title="the draw that a race keeps", xlabel="its place in the full selection",
+        ylabel="problems",
+    )  # fmt: skip
+
+
+def _plot_stacking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+    rows = [row for row in rows if row["cell"]["input_offset"] == settings.input_offsets[0]]
+    plain = {_place(row): row for row in rows if row["cell"]["below"] == "plain"}
+    for index, below in enumerate(("plain", "stacked")):
+        for number in range(settings.num_networks):
+            points = [
+                (row["cell"]["layer"], loss - np.mean(np.log(plain[_place(row)]["losses"])))
+                for row in rows
+                if row["cell"]["below"] == below and row["cell"]["seed"] == settings.seed + number
+                if _place(row) in plain
+                for loss in np.log(row["losses"])
+            ]
+            shift = 0.7 * (number + 0.5 * index + 0.25) / settings.num_networks - 0.35
+            label = below if number == 0 else None
+            style = {"marker": ".", "markersize": 4, "color": f"C{index}", "label": label}
+            _strip(axis, settings, points, shift, **style)
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(
+        title=f"the layers below plain or chosen, offset {settings.input_offsets[0]}",
+        ylabel="log loss less the plain mean",
+    )
+    _add_legend(axis)
+
+
+if __name__ == "__main__":
+    experiment = Experiment("selection_audit", Settings, cells, measure, draw)
+    sys.exit(run_experiment(experiment, sys.argv[1:], __doc__))

@@ -1,0 +1,207 @@
+"""The selection audit: statistics against closed forms, verdicts on rows whose answer is known."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from randviz.experiments import selection_audit as audit
+from randviz.experiments.command import Experiment, run_experiment
+from randviz.settings import parse_flags
+
+DRAWS = 16
+RNG = np.random.default_rng(5)
+
+
+def make_rows(relate, *, networks=6, copy_others=True, stacked_shift=0.0):
+    """Rows in which distances are `relate(log losses)`, and other pictures agree or do not."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for seed, layer in itertools.product(range(networks), ("conv2_1", "conv3_1")):
+        logs = rng.normal(size=DRAWS)
+        elsewhere = logs if copy_others else rng.normal(size=DRAWS)
+        numbers = lambda logs: {
+            "losses": np.exp(logs).tolist(),
+            "raw_losses": np.exp(rng.normal(size=DRAWS)).tolist(),
+            "distances": np.exp(relate(logs, rng)).tolist(),
+        }
+        cell = {"seed": seed, "input_offset": "0", "layer": layer}
+        common = {"race_draw": int(np.argmin(logs)), "race_share": 0.5}
+        plain = {"draws_below": [0], **numbers(logs), **common}
+        stacked = {"draws_below": [3], **numbers(logs - stacked_shift), **common, "others": {}}
+        rows.append(
+            {"cell": {**cell, "below": "plain"}, **plain, "others": {"o": numbers(elsewhere)}}
+        )
+        rows.append({"cell": {**cell, "below": "stacked"}, **stacked})
+    return rows
+
+
+def settings_for(rows, folder="."):
+    return audit.Settings(
+        layers=("conv1_1", "conv2_1", "conv3_1"),
+        input_offsets=("0",),
+        num_networks=len({row["cell"]["seed"] for row in rows}),
+        out_dir=str(folder),
+    )
+
+
+def drawn(rows, folder, capsys):
+    """The paragraph and the JSON object that `draw` prints."""
+    audit.draw(settings_for(rows), rows, folder)
+    *_, paragraph, last = capsys.readouterr().out.splitlines()
+    assert (folder / "audit.png").stat().st_size > 10_000
+    assert " ".join((folder / "verdict.md").read_text().split()).find(paragraph[:60]) > 0
+    return paragraph, json.loads(last)
+
+
+FOLLOWS = lambda logs, rng: logs
+UNRELATED = lambda logs, rng: rng.normal(size=len(logs))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 16])
+def test_the_mean_over_all_subsets_is_that_of_trying_them(size):
+    losses, values = RNG.integers(0, 6, 7), RNG.normal(size=7)  # with ties
+    size = min(size, 7)
+    tried = [
+        values[min(subset, key=lambda i: (losses[i], i))]
+        for subset in itertools.combinations(range(7), size)
+    ]
+    assert audit.expected_best(losses, values, size) == pytest.approx(np.mean(tried))
+
+
+@pytest.mark.parametrize("size", audit.SIZES)
+def test_the_prediction_is_the_closed_form(size):
+    grid = (np.arange(20_000) + 0.5) / 20_000
+    assert audit.predict_best(grid, size) == pytest.approx(1 / (size + 1), abs=1e-4)
+    assert audit.predict_best(-np.log(grid), size) == pytest.approx(1 / size, abs=2e-3)
+    pool = RNG.normal(size=9)
+    tried = RNG.choice(pool, (100_000, size)).min(axis=1)
+    assert audit.predict_best(pool, size) == pytest.approx(tried.mean(), abs=0.02)
+
+
+def test_gains_of_alike_networks_are_those_predicted():
+    rng = np.random.default_rng(1)
+    losses = np.exp(rng.normal(size=(200, DRAWS)))
+    rows = [{"losses": row.tolist(), "distances": row.tolist()} for row in losses]
+    observed = np.mean([audit.gain(row["losses"], np.log(row["losses"]), 16) for row in rows])
+    predicted = audit.predicted_gain(rows, 16)
+    assert observed == pytest.approx(1.766, abs=0.1)  # of 16 standard Gaussians
+    assert predicted == pytest.approx(1.766, abs=0.1)
+    assert audit.predicted_gain(rows, 1) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_network_does_not_predict_itself():
+    rows = make_rows(FOLLOWS)[::4]  # one layer
+    found = audit.measure_gains(rows, [1, 8])
+    spread = [{**rows[0], "losses": np.power(rows[0]["losses"], 9.0).tolist()}, *rows[1:]]
+    changed = audit.measure_gains(spread, [1, 8])
+    assert changed["predicted"][0] == found["predicted"][0]
+    assert changed["observed"][0][1] == pytest.approx(9 * found["observed"][0][1])
+    assert math.isnan(audit.measure_gains(rows[:1], [2])["predicted"][0][0])
+
+
+def test_rank_correlation_is_scipys_and_unknown_for_constants():
+    a, b = RNG.integers(0, 5, 20).tolist(), RNG.normal(size=20).tolist()
+    ranks = scipy.stats.rankdata
+    assert audit.rank_correlation(a, b) == pytest.approx(np.corrcoef(ranks(a), ranks(b))[0, 1])
+    assert audit.rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert math.isnan(audit.rank_correlation([1.0] * 20, b))
+
+
+def test_an_interval_needs_enough_problems_and_covers_the_mean():
+    assert math.isnan(audit.bootstrap([1.0] * (audit.ENOUGH - 1)).low)
+    assert "not enough samples (n = 0)" in str(audit.bootstrap([]))
+    hits = 0
+    for _ in range(60):
+        found = audit.bootstrap(RNG.normal(size=20))
+        hits += found.low < 0 < found.high
+    assert hits >= 48
+
+
+def test_verdict_where_distance_and_other_pictures_follow_the_loss(tmp_path, capsys):
+    rows = make_rows(FOLLOWS, stacked_shift=0.4)
+    paragraph, found = drawn(rows, tmp_path, capsys)
+    zero = found["offsets"]["0"]
+    assert zero["ranking"]["normalized"]["value"] == pytest.approx(1)
+    assert zero["ranking"]["difference"]["low"] > 0 and "compared with L: better" in paragraph
+    assert zero["transfer"]["share"]["value"] == pytest.approx(1)
+    assert "other pictures: alike" in paragraph
+    assert zero["gain_db"]["value"] == pytest.approx(zero["best_gain_db"]["value"])
+    assert found["stacking"]["log_loss"]["value"] == pytest.approx(0.4)
+    assert found["stacking"]["log_loss"]["n"] == 6  # networks, not layers of networks
+    assert "log loss: better" in paragraph
+    assert found["race"]["same"]["value"] == 1 and found["race"]["saved"] == 0.5
+
+
+def test_verdict_flips_where_nothing_follows_the_loss(tmp_path, capsys):
+    paragraph, found = drawn(make_rows(UNRELATED, copy_others=False), tmp_path, capsys)
+    zero = found["offsets"]["0"]
+    assert abs(zero["ranking"]["normalized"]["value"]) < 0.25
+    assert "compared with L: neither" in paragraph and "not certainly related" in paragraph
+    assert abs(zero["transfer"]["share"]["value"]) < 0.4
+    assert zero["gain_db"]["value"] < 0.5 * zero["best_gain_db"]["value"]
+    assert "image distance, dB: neither" in paragraph
+
+
+def test_ties_are_reported_and_counted_nowhere_else(tmp_path, capsys):
+    rows = make_rows(FOLLOWS)
+    _, before = drawn(rows, tmp_path, capsys)
+    tied = {**rows[0], "cell": {**rows[0]["cell"], "layer": "conv1_1"}, "losses": [1e-10] * DRAWS}
+    paragraph, after = drawn([tied, *rows], tmp_path, capsys)
+    assert "At conv1_1 all draws tie, at the resolution of float32 (networks: 1)" in paragraph
+    assert after["offsets"]["0"].pop("tied") == {"conv1_1": 1}
+    assert before["offsets"]["0"].pop("tied") == {}
+    assert after == before
+
+
+def test_few_problems_get_no_verdict(tmp_path, capsys):
+    paragraph, found = drawn(make_rows(FOLLOWS, networks=1), tmp_path, capsys)
+    assert paragraph.count("not enough samples") >= 8
+    assert found["offsets"]["0"]["gain_unpredicted"]["value"] is None
+    paragraph, _ = drawn([], tmp_path, capsys)
+    assert "not enough samples (n = 0)" in paragraph
+
+
+def test_a_race_is_judged_by_the_full_selection():
+    rows = make_rows(FOLLOWS)
+    second = int(np.argsort(rows[0]["losses"])[1])
+    rows[0] = {**rows[0], "race_draw": second}
+    found = audit.measure_race(rows)
+    assert found["same"].value == pytest.approx(1 - 1 / len(rows)) and found["rank"] == 2
+    lost = math.log(rows[0]["losses"][second] / min(rows[0]["losses"]))
+    assert found["excess"].value == pytest.approx(lost / len(rows))
+
+
+def test_a_copy_of_a_plain_network_is_no_second_problem():
+    rows = make_rows(FOLLOWS)
+    copies = [{**row, "draws_below": [0]} for row in rows]
+    found = audit.summarize(settings_for(rows), copies)
+    assert found["race"]["same"].n == 12 and found["stacking"]["log_loss"].n == 0
+
+
+def test_its_flag_file_parses_and_its_cells_are_distinct():
+    words = ["--flagfile=experiments/selection_audit.flags"]
+    found = audit.cells(parse_flags(audit.Settings, words))
+    assert len({json.dumps(cell) for cell in found}) == len(found) == 33
+    assert not any(c["below"] == "stacked" and c["layer"] == "conv1_1" for c in found)
+
+
+@pytest.mark.slow
+def test_a_small_audit_runs_from_end_to_end_and_starts_again(tmp_path, capsys):
+    experiment = Experiment(
+        "selection_audit", audit.Settings, audit.cells, audit.measure, audit.draw
+    )
+    words = [
+        f"--out_dir={tmp_path}", "--image_size=12", "--layers=conv1_1,conv2_1", "--num_networks=1",
+        "--num_candidates=3", "--num_below=2", "--num_steps=4", "--input_offsets=0",
+    ]  # fmt: skip
+    assert run_experiment(experiment, words, audit.__doc__) == 0
+    first = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["cell"]["below"] for row in rows] == ["plain", "plain", "stacked"]
+    assert all(len(row["losses"]) == 3 and 0 < row["race_share"] <= 1 for row in rows)
+    assert run_experiment(experiment, words, audit.__doc__) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == first[-1]
