@@ -12,7 +12,7 @@ from flax import struct
 from randviz import lbfgs
 from randviz.gaussian import draw_noise_image
 from randviz.losses import content_layer_weights, content_loss, total_variation
-from randviz.networks import Network, features, normalize_gauge
+from randviz.networks import Network, features, prepare_descent
 from randviz.types import Array, Image, Key, Params
 
 # Differs from the paper, which does not say what is subtracted. Un-centred input: the common
@@ -74,7 +74,7 @@ class Inversion:
         """
         network = network.with_offset(INPUT_OFFSET)
         layer = network.canonical_name(layer)
-        params, _ = normalize_gauge(network, params, layer)
+        params = prepare_descent(network, params, layer)
         target = features(network, params, image, layer)[layer]
         omega = content_layer_weights(network, params, image, (layer,), reading=reading)
         return cls(params, target, omega[layer], jnp.float32(tv_weight), network, layer)

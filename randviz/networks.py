@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from randviz.conv import PADDINGS, POOLINGS, convolve, pool
+from randviz.conv import PADDINGS, POOLINGS, adjoint_kernel, convolve, pool
 from randviz.gaussian import draw_gaussians
 from randviz.types import Array, Features, Image, Key, Params, UserError
 
@@ -164,15 +164,15 @@ NETWORKS = {VGG19.name: VGG19}
 
 
 class Weights(nn.Module):
-    """The kernel and bias of one layer."""
+    """The kernel and bias of one layer, and its adjoint kernel if it was prepared."""
 
     shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
+    def __call__(self) -> tuple[Array, Array, Array | None]:
         kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-        return kernel, bias
+        return kernel, bias, self.get_variable("params", "adjoint")
 
 
 class FeatureExtractor(nn.Module):
@@ -195,12 +195,13 @@ class FeatureExtractor(nn.Module):
         for layer in self.network.up_to(deepest):
             if isinstance(layer, Conv):
                 shape = (layer.size, layer.size, x.shape[-1], layer.channels)
-                kernel, bias = Weights(shape, name=layer.name)()
-                x = nn.relu(convolve(x, kernel, padding=self.network.padding) + bias)
+                kernel, bias, adjoint = Weights(shape, name=layer.name)()
+                maps = convolve(x, kernel, padding=self.network.padding, adjoint=adjoint)
+                x = nn.relu(maps + bias)
             elif isinstance(layer, Pool):
                 x = pool(x, pooling=self.network.pooling)
             else:
-                kernel, bias = Weights((x.size, layer.channels), name=layer.name)()
+                kernel, bias, _ = Weights((x.size, layer.channels), name=layer.name)()
                 x = (x.reshape(-1) @ kernel + bias)[None, None]
                 x = nn.relu(x) if layer.rectified else x
             if layer.name in self.layers:
@@ -396,3 +397,27 @@ def normalize_gauge(
             }
         exponents[layer.name] = exponent
     return normalized, exponents
+
+
+def prepare_descent(network: Network, params: Params, last_layer: str) -> Params:
+    """Makes the weights ready for many evaluations: in a good gauge, with adjoint kernels.
+
+    Args:
+      network: the architecture.
+      params: its weights, at any scale.
+      last_layer: the deepest layer wanted; weights beyond it are left out.
+
+    Returns:
+      {layer: {"kernel": ..., "bias": ..., "adjoint": ...}}, convolutions with the adjoint kernel
+      that `conv.convolve` takes. With it the gradient with respect to the kernel stays right.
+
+    Raises:
+      UserError: for an unknown layer or missing weights.
+    """
+    params, _ = normalize_gauge(network, params, last_layer)
+    return {
+        layer: {**weights, "adjoint": adjoint_kernel(weights["kernel"])}
+        if weights["kernel"].ndim == 4
+        else weights
+        for layer, weights in params.items()
+    }

@@ -17,7 +17,7 @@ from randviz.losses import (
     texture_loss,
     total_variation,
 )
-from randviz.networks import IMAGENET_MEAN, Network, features, normalize_gauge
+from randviz.networks import IMAGENET_MEAN, Network, features, prepare_descent
 from randviz.types import Array, Image, Key, Params, UserError
 
 # Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.
@@ -105,7 +105,7 @@ class Style:
         content_layers = network.canonical_names(content_layers)
         style_layers = network.canonical_names(style_layers)
         deepest = network.canonical_names(tuple({*content_layers, *style_layers}))[-1]
-        params, _ = normalize_gauge(network, params, deepest)
+        params = prepare_descent(network, params, deepest)
         style_images = [style_images] if hasattr(style_images, "ndim") else list(style_images)
         shares = [1.0] * len(style_images) if style_shares is None else list(style_shares)
         if not style_images or len(shares) != len(style_images):

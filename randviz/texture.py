@@ -12,7 +12,7 @@ from flax import struct
 from randviz import lbfgs
 from randviz.gaussian import draw_noise_image
 from randviz.losses import mean_gram, texture_layer_weights, texture_loss
-from randviz.networks import IMAGENET_MEAN, Network, features, normalize_gauge
+from randviz.networks import IMAGENET_MEAN, Network, features, prepare_descent
 from randviz.types import Array, Image, Key, Params
 
 # Differs from the paper, which does not say what is subtracted. Centred input: bright input beside
@@ -70,7 +70,7 @@ class Texture:
         """
         network = network.with_offset(INPUT_OFFSET)
         layers = network.canonical_names(layers)
-        params, _ = normalize_gauge(network, params, layers[-1])
+        params = prepare_descent(network, params, layers[-1])
         maps = features(network, params, image, layers)
         mu = texture_layer_weights(network, params, image, layers, reading=reading)
         return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from randviz.conv import PADDINGS, convolve, pool
+import randviz as rv
+from randviz.conv import PADDINGS, adjoint_kernel, convolve, pool
 
 rng = np.random.default_rng(0)
 
@@ -59,6 +60,28 @@ def test_both_gradients_are_those_of_the_sum_of_taps(padding):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_gradient_of_a_gradient_reaches_the_kernel():
+    x, kernel = draw(6, 5, 2), draw(3, 3, 2, 4)
+
+    def size_of_gradient(kernel, convolution):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(convolution(x, kernel) ** 3))(x) ** 2)
+
+    def by_taps(x, kernel):
+        padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+        return sum(padded[i : i + 6, j : j + 5] @ kernel[i, j] for i in range(3) for j in range(3))
+
+    found = jax.grad(size_of_gradient)(kernel, convolve)
+    expected = jax.grad(size_of_gradient)(kernel, by_taps)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
+
+
+def test_a_known_adjoint_changes_nothing():
+    x, kernel = draw(6, 5, 2), draw(3, 3, 2, 4)
+    known = lambda x: jnp.sum(convolve(x, kernel, adjoint=adjoint_kernel(kernel)) ** 2)
+    plain = lambda x: jnp.sum(convolve(x, kernel) ** 2)
+    np.testing.assert_array_equal(jax.grad(known)(x), jax.grad(plain)(x))
+
+
 def test_input_gradient_compiles_to_ordinary_forward_convolutions():
     # Autodiff's own rule reverses the kernel and swaps its channel axes in the convolution itself,
     # which XLA:CPU runs slowly inside a loop. The kernel gradient must have been dropped.
@@ -68,6 +91,13 @@ def test_input_gradient_compiles_to_ordinary_forward_convolutions():
     convolutions = re.findall(r"dim_labels=(\S+?)[,\s]", text)
     assert convolutions and set(convolutions) == {"b01f_01io->b01f"}
     assert "reversal" not in text
+
+
+def test_a_descent_flips_no_kernel(tiny, params, image, other_image):
+    objective = rv.Inversion.of(tiny, params, image, layer="conv2_1")
+    gradient = jax.jit(lambda objective, x: jax.grad(objective)(x))
+    text = gradient.lower(objective, other_image).compile().as_text()
+    assert "convolution" in text and " reverse(" not in text
 
 
 def test_vmap_over_images_and_over_kernels_equals_a_loop():

@@ -7,9 +7,11 @@ import pytest
 from flax import struct
 from jax.tree_util import Partial
 
+import randviz as rv
 from randviz import lbfgs
 from randviz.experiments import solvers
 from randviz.gaussian import draw_noise_image
+from randviz.images import load_image
 from randviz.inversion import Inversion
 from randviz.texture import Texture
 from randviz.types import UserError
@@ -30,7 +32,12 @@ def problems(tiny, params, image):
 def pictures():
     """Problems of the kind that users have, small: real pictures and a real VGG-19."""
     settings = solvers.Settings(image_size=32, layer="conv2_2")
-    return {problem: solvers.make_problem(settings, problem) for problem in solvers.PROBLEMS}
+    found = {name: solvers.make_problem(settings, name) for name in ("inversion", "texture")}
+    params = rv.random_weights(jax.random.key(0), rv.VGG19, last_layer="conv3_1")
+    photo, painting = (jnp.asarray(load_image(x, image_size=32)) for x in ("chelsea", "coffee"))
+    layers = ("conv1_1", "conv2_1", "conv3_1")  # conv5_1, as by default, takes a minute
+    style = rv.Style.of(rv.VGG19, params, photo, painting, style_layers=layers)
+    return {**found, "style": (style, photo)}
 
 
 @pytest.mark.parametrize("name", solvers.PROBLEMS)
