@@ -7,7 +7,7 @@ The package is built in floors; a module imports only what stands before it in t
 1 numerics                conv, gaussian, networks, losses, line_search, lbfgs
 2 tasks                   inversion, texture, style
 3 search                  selection, recipe, population
-4 host                    images, grids, quality, runs, rows, settings
+4 host                    images, grids, quality, runs, rows, settings, charts, processes
 5 commands                commands.*, experiments.*, __main__
 ========================  ======================================================================
 

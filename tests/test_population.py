@@ -14,8 +14,8 @@ from PIL import Image as Pillow
 
 from randviz import networks, population
 from randviz.__main__ import main
+from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import make_keys
-from randviz.commands.population import draw_boxes, format_table
 from randviz.inversion import invert
 from randviz.recipe import Recipe, format_recipe
 from randviz.rows import Rows

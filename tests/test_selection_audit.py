@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from randviz.experiments import selection_audit as audit
+from randviz.experiments import selection_statistics as statistics
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.settings import parse_flags
 
@@ -69,54 +70,54 @@ def test_the_mean_over_all_subsets_is_that_of_trying_them(size):
         values[min(subset, key=lambda i: (losses[i], i))]
         for subset in itertools.combinations(range(7), size)
     ]
-    assert audit.expected_best(losses, values, size) == pytest.approx(np.mean(tried))
+    assert statistics.expected_best(losses, values, size) == pytest.approx(np.mean(tried))
 
 
-@pytest.mark.parametrize("size", audit.SIZES)
+@pytest.mark.parametrize("size", statistics.SIZES)
 def test_the_prediction_is_the_closed_form(size):
     grid = (np.arange(20_000) + 0.5) / 20_000
-    assert audit.predict_best(grid, size) == pytest.approx(1 / (size + 1), abs=1e-4)
-    assert audit.predict_best(-np.log(grid), size) == pytest.approx(1 / size, abs=2e-3)
+    assert statistics.predict_best(grid, size) == pytest.approx(1 / (size + 1), abs=1e-4)
+    assert statistics.predict_best(-np.log(grid), size) == pytest.approx(1 / size, abs=2e-3)
     pool = RNG.normal(size=9)
     tried = RNG.choice(pool, (100_000, size)).min(axis=1)
-    assert audit.predict_best(pool, size) == pytest.approx(tried.mean(), abs=0.02)
+    assert statistics.predict_best(pool, size) == pytest.approx(tried.mean(), abs=0.02)
 
 
 def test_gains_of_alike_networks_are_those_predicted():
     rng = np.random.default_rng(1)
     losses = np.exp(rng.normal(size=(200, DRAWS)))
     rows = [{"losses": row.tolist(), "distances": row.tolist()} for row in losses]
-    observed = np.mean([audit.gain(row["losses"], np.log(row["losses"]), 16) for row in rows])
-    predicted = audit.predicted_gain(rows, 16)
+    observed = np.mean([statistics.gain(row["losses"], np.log(row["losses"]), 16) for row in rows])
+    predicted = statistics.predicted_gain(rows, 16)
     assert observed == pytest.approx(1.766, abs=0.1)  # of 16 standard Gaussians
     assert predicted == pytest.approx(1.766, abs=0.1)
-    assert audit.predicted_gain(rows, 1) == pytest.approx(0, abs=1e-9)
+    assert statistics.predicted_gain(rows, 1) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_network_does_not_predict_itself():
     rows = make_rows(FOLLOWS)[::4]  # one layer
-    found = audit.measure_gains(rows, [1, 8])
+    found = statistics.measure_gains(rows, [1, 8])
     spread = [{**rows[0], "losses": np.power(rows[0]["losses"], 9.0).tolist()}, *rows[1:]]
-    changed = audit.measure_gains(spread, [1, 8])
+    changed = statistics.measure_gains(spread, [1, 8])
     assert changed["predicted"][0] == found["predicted"][0]
     assert changed["observed"][0][1] == pytest.approx(9 * found["observed"][0][1])
-    assert math.isnan(audit.measure_gains(rows[:1], [2])["predicted"][0][0])
+    assert math.isnan(statistics.measure_gains(rows[:1], [2])["predicted"][0][0])
 
 
 def test_rank_correlation_is_scipys_and_unknown_for_constants():
     a, b = RNG.integers(0, 5, 20).tolist(), RNG.normal(size=20).tolist()
     ranks = scipy.stats.rankdata
-    assert audit.rank_correlation(a, b) == pytest.approx(np.corrcoef(ranks(a), ranks(b))[0, 1])
-    assert audit.rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
-    assert math.isnan(audit.rank_correlation([1.0] * 20, b))
+    assert statistics.rank_correlation(a, b) == pytest.approx(np.corrcoef(ranks(a), ranks(b))[0, 1])
+    assert statistics.rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert math.isnan(statistics.rank_correlation([1.0] * 20, b))
 
 
 def test_an_interval_needs_enough_problems_and_covers_the_mean():
-    assert math.isnan(audit.bootstrap([1.0] * (audit.ENOUGH - 1)).low)
-    assert "not enough samples (n = 0)" in str(audit.bootstrap([]))
+    assert math.isnan(statistics.bootstrap([1.0] * (statistics.ENOUGH - 1)).low)
+    assert "not enough samples (n = 0)" in str(statistics.bootstrap([]))
     hits = 0
     for _ in range(60):
-        found = audit.bootstrap(RNG.normal(size=20))
+        found = statistics.bootstrap(RNG.normal(size=20))
         hits += found.low < 0 < found.high
     assert hits >= 48
 
@@ -169,7 +170,7 @@ def test_a_race_is_judged_by_the_full_selection():
     rows = make_rows(FOLLOWS)
     second = int(np.argsort(rows[0]["losses"])[1])
     rows[0] = {**rows[0], "race_draw": second}
-    found = audit.measure_race(rows)
+    found = statistics.measure_race(rows)
     assert found["same"].value == pytest.approx(1 - 1 / len(rows)) and found["rank"] == 2
     lost = math.log(rows[0]["losses"][second] / min(rows[0]["losses"]))
     assert found["excess"].value == pytest.approx(lost / len(rows))
@@ -178,7 +179,7 @@ def test_a_race_is_judged_by_the_full_selection():
 def test_a_copy_of_a_plain_network_is_no_second_problem():
     rows = make_rows(FOLLOWS)
     copies = [{**row, "draws_below": [0]} for row in rows]
-    found = audit.summarize(settings_for(rows), copies)
+    found = statistics.summarize(settings_for(rows), copies)
     assert found["race"]["same"].n == 12 and found["stacking"]["log_loss"].n == 0
 
 

@@ -37,6 +37,8 @@ FLOORS = {
     "runs": 4,
     "rows": 4,
     "settings": 4,
+    "charts": 4,
+    "processes": 4,
     "commands.inputs": 5,
     "commands.descent": 5,
     "commands.invert": 5,
@@ -47,6 +49,7 @@ FLOORS = {
     "commands.demo": 5,
     "experiments.command": 5,
     "experiments.solvers": 5,
+    "experiments.selection_statistics": 5,
     "experiments.selection_audit": 5,
 }
 ORDER = list(FLOORS)

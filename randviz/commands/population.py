@@ -18,15 +18,15 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 from jax.experimental import multihost_utils
 
+from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import (
     LARGEST_SIDE,
     NetworkSettings,
@@ -49,6 +49,7 @@ from randviz.population import (
     reconstruct_through,
     summarize,
 )
+from randviz.processes import join_processes, together
 from randviz.quality import compare_images
 from randviz.recipe import format_recipe
 from randviz.rows import Row, Rows
@@ -67,7 +68,6 @@ _BESIDE_THE_POINT = (
     "num_processes",
     "process_id",
 )
-Prepared = TypeVar("Prepared")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,11 +237,11 @@ def list_cells(settings: Settings, study: Study) -> list[Cell]:
 
 def run(settings: Settings) -> None:
     """Measures what is missing, row by row, and sums up."""
-    _join_processes(settings)
-    study = _together(lambda: plan_study(settings))
+    join_processes(settings.coordinator_address, settings.num_processes, settings.process_id)
+    study = together(lambda: plan_study(settings))
     # One process writes, and only it need see the folder; what is left to do all must know.
     first = jax.process_index() == 0
-    kept = _together(lambda: Rows(settings.out_dir, study.facts) if first else None)
+    kept = together(lambda: Rows(settings.out_dir, study.facts) if first else None)
     cells = list_cells(settings, study)
     done = {_cell_of(row) for row in kept.rows} if kept else set()
     missing = np.array([cell not in done for cell in cells])
@@ -260,42 +260,6 @@ def run(settings: Settings) -> None:
 
 def _cell_of(row: Row) -> Cell:
     return Cell(*(row[field] for field in Cell._fields))
-
-
-def _join_processes(settings: Settings) -> None:
-    """Makes one JAX of several processes, if there are several."""
-    address = settings.coordinator_address
-    if not address and settings.num_processes == 1:
-        return
-    if address and ":" not in address:
-        raise UserError(f"--coordinator_address={address} has no port; write host:port.")
-    try:
-        jax.distributed.initialize(
-            address or None,
-            settings.num_processes if settings.num_processes > 0 else None,
-            settings.process_id if settings.process_id >= 0 else None,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the processes cannot meet ({str(error).splitlines()[0].rstrip('.')}); give"
-            " --coordinator_address, --num_processes and --process_id, or start them in a cluster"
-            " that JAX knows."
-        ) from error
-
-
-def _together(prepare: Callable[[], Prepared]) -> Prepared:
-    """What `prepare` returns; if it fails in one process, all stop and none waits for it."""
-    error = result = None
-    try:
-        result = prepare()
-    except UserError as caught:
-        error = caught
-    failed = multihost_utils.process_allgather(np.array(error is not None))
-    if error:
-        raise error
-    if failed.any():
-        raise UserError(f"process {np.argmax(failed)} stopped, and says why.")
-    return result
 
 
 def _measure(settings: Settings, study: Study, todo: list[Cell], kept: Rows | None) -> None:
@@ -402,67 +366,6 @@ def _conclude(settings: Settings, rows: list[Row]) -> None:
         draw_boxes(groups).savefig(temporary, dpi=120)
     print(format_table(groups))
     print(f"population: wrote {folder}/rows.jsonl, summary.json and box.png")
-
-
-def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The summary as text: distances in grey levels, one line for each kind, picture and layer."""
-    lines = [
-        f"{'kind':7} {'image':16} {'layer':8} {'n':>5} {'mean':>7} {'95 %':>16} {'median':>7}"
-        f" {'min':>7} {'max':>7} {'std':>7} {'psnr':>6}  variance of weights, noise, both"
-    ]
-    for group in groups:
-        interval, variance = group["mean_interval"], group["variance"]
-        ends = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "-"
-        shares = " ".join(f"{value:.3g}" for value in variance.values()) if variance else "-"
-        optional = [
-            "-" if group[name] is None else f"{group[name]:.2f}" for name in ("std", "median_psnr")
-        ]
-        lines.append(
-            f"{group['kind']:7} {pathlib.Path(group['image']).name[:16]:16} {group['layer']:8}"
-            f" {group['num_networks'] * group['num_noises']:5} {group['mean']:7.2f} {ends:>16}"
-            f" {group['median']:7.2f} {group['min']:7.2f} {group['max']:7.2f} {optional[0]:>7}"
-            f" {optional[1]:>6}  {shares}"
-        )
-    return "\n".join(lines)
-
-
-def draw_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
-    """Draws the distances, a panel for each picture and layer and a box for each kind.
-
-    Args:
-      groups: from `population.summarize`.
-
-    Returns:
-      A figure: boxes at the quartiles with the median in them, whiskers to the minimum and the
-      maximum, the mean as a point.
-
-    References:
-      He, Wang, Hopcroft (2016), figure 3.
-    """
-    images, layers = (list(dict.fromkeys(g[name] for g in groups)) for name in ("image", "layer"))
-    figure = matplotlib.figure.Figure(
-        figsize=(1.5 + 2.2 * len(layers), 1 + 2.4 * len(images)), layout="constrained"
-    )
-    panels = figure.subplots(len(images), len(layers), squeeze=False)
-    for image, row in zip(images, panels, strict=True):
-        for layer, panel in zip(layers, row, strict=True):
-            here = [group for group in groups if (group["image"], group["layer"]) == (image, layer)]
-            boxes = [
-                {
-                    "label": group["kind"],
-                    "whislo": group["min"],
-                    "q1": group["lower_quartile"],
-                    "med": group["median"],
-                    "q3": group["upper_quartile"],
-                    "whishi": group["max"],
-                    "mean": group["mean"],
-                }
-                for group in here
-            ]
-            panel.bxp(boxes, showmeans=True, showfliers=False, meanprops={"marker": "o"})
-            panel.set_title(f"{pathlib.Path(image).name}, {layer}", fontsize="medium")
-        row[0].set_ylabel("distance, grey levels")
-    return figure
 
 
 def main(argv: Sequence[str]) -> int:

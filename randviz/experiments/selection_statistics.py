@@ -1,0 +1,324 @@
+"""The statistics of the selection audit: rows in, estimates with intervals out."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from randviz.rows import Row
+
+SIZES = (1, 2, 4, 8, 16)  # K
+TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over
+ENOUGH = 6  # problems; an interval from fewer says more than is known
+NUM_RESAMPLES = 2000
+
+
+def expected_best(losses: Sequence[float], values: Sequence[float], size: int) -> float:
+    """The value that selection among K of n draws gives, averaged over all subsets of K.
+
+    Args:
+      losses: [n], what is compared; of equal ones the first is kept.
+      values: [n], what is asked of the draw kept.
+      size: K.
+
+    Returns:
+      Σ_i C(n − i, K − 1) / C(n, K) · v_i, where v_i belongs to the i-th smallest loss: of all
+      subsets of K, that share has the i-th as its best.
+    """
+    n = len(losses)
+    ranked = np.asarray(values)[np.argsort(losses, kind="stable")]
+    shares = [math.comb(n - i, size - 1) / math.comb(n, size) for i in range(1, n + 1)]
+    return float(np.dot(shares, ranked))
+
+
+def predict_best(pool: Sequence[float], size: int) -> float:
+    """The expected minimum of K independent draws from a sample's distribution.
+
+    Args:
+      pool: [N], the sample.
+      size: K.
+
+    Returns:
+      Σ_i x_(i) [((N − i + 1) / N)^K − ((N − i) / N)^K], x_(i) the i-th smallest.
+
+    References:
+      David, Nagaraja (2003), "Order Statistics", section 2.1: P(min > x) = (1 − F(x))^K.
+    """
+    above = (np.arange(len(pool), -1, -1) / len(pool)) ** size
+    return float(np.dot(np.sort(pool), above[:-1] - above[1:]))
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's ρ of two lists of numbers; NaN where one of them is constant."""
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return math.nan
+    return float(scipy.stats.spearmanr(a, b).statistic)
+
+
+class Estimate(NamedTuple):
+    """A number from n problems with its 95 % interval, NaN where n is too small for one."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if self.n < ENOUGH:
+            return f"not enough samples (n = {self.n})"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
+
+    def judge(self, above: str, below: str, unclear: str) -> str:
+        """The words for an interval above, below or around zero, and the numbers."""
+        words = above if self.low > 0 else below if self.high < 0 else unclear
+        return f"{words} ({self})" if self.n >= ENOUGH else str(self)
+
+
+def bootstrap(
+    problems: Sequence[Any], statistic: Callable[[np.ndarray], float] = np.mean
+) -> Estimate:
+    """Estimates a statistic of independent problems with a percentile bootstrap interval.
+
+    Args:
+      problems: [n] or [n, columns], what was found in each.
+      statistic: of such an array.
+
+    Returns:
+      The statistic and the central 95 % of what it is in resampled problems.
+    """
+    problems = np.asarray(problems, float)
+    n = len(problems)
+    value = float(statistic(problems)) if n else math.nan
+    if n < ENOUGH:
+        return Estimate(value, math.nan, math.nan, n)
+    picks = np.random.default_rng(0).integers(0, n, (NUM_RESAMPLES, n))
+    low, high = np.quantile([statistic(problems[pick]) for pick in picks], (0.025, 0.975))
+    return Estimate(value, float(low), float(high), n)
+
+
+def is_tied(row: Row) -> bool:
+    """Whether every draw got down to the resolution of float32, so that none is the best."""
+    return min(row["losses"]) == max(row["losses"])
+
+
+def distinct_problems(rows: Sequence[Row]) -> list[Row]:
+    """Rows that are neither tied nor a repetition.
+
+    A stacked network that kept draw 0 everywhere below is the plain one, and no second problem.
+    """
+    new = lambda row: row["cell"]["below"] == "plain" or any(row["draws_below"])
+    return [row for row in rows if not is_tied(row) and new(row)]
+
+
+def levels(distances: Sequence[float]) -> np.ndarray:
+    """Image distances in decibels; a thousandth of a grey level counts as none."""
+    return 20 * np.log10(np.maximum(distances, 1e-3))
+
+
+def gain(losses: Sequence[float], values: np.ndarray, size: int) -> float:
+    """How much lower the value of the best of K draws by loss is than that of one draw."""
+    return float(np.mean(values)) - expected_best(losses, values, size)
+
+
+def predicted_gain(others: Sequence[Row], size: int) -> float:
+    """The gain in log loss among K draws that other networks' single draws let one expect."""
+    pool = []
+    for row in others:
+        logs = np.log(row["losses"])
+        # Deviations from a mean of n draws are too small by the root of (n - 1) / n.
+        pool += list((logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - 1)))
+    return -predict_best(pool, size) if pool else math.nan
+
+
+def measure_gains(group: Sequence[Row], sizes: Sequence[int]) -> dict[str, list[list[float]]]:
+    """The gain of each K in each network of one layer and offset, [networks][K] each.
+
+    Returns:
+      observed: in log loss; predicted: from the pooled deviations of the other networks, so that a
+      network does not predict itself; distance_db: of the draw with the smallest loss;
+      best_distance_db: of the draw with the smallest distance, which no loss can beat.
+    """
+    found = {"observed": [], "predicted": [], "distance_db": [], "best_distance_db": []}
+    for row in group:
+        others = [other for other in group if other is not row]
+        losses, distances = row["losses"], row["distances"]
+        decibels = levels(distances)
+        found["observed"].append([gain(losses, np.log(losses), size) for size in sizes])
+        found["predicted"].append([predicted_gain(others, size) for size in sizes])
+        found["distance_db"].append([gain(losses, decibels, size) for size in sizes])
+        found["best_distance_db"].append([gain(distances, decibels, size) for size in sizes])
+    return found
+
+
+def measure_spread(groups: Sequence[Sequence[Row]]) -> dict[str, float]:
+    """Standard deviations of the log loss: between draws of a layer, and between networks."""
+    within, between = [], []
+    for group in groups:
+        logs = np.log([row["losses"] for row in group])
+        within.append(np.mean(np.var(logs, axis=1, ddof=1)))
+        if len(group) > 1:
+            # Means of n draws differ a little even where networks do not.
+            between.append(np.var(logs.mean(axis=1), ddof=1) - within[-1] / logs.shape[1])
+    root = lambda variances: math.sqrt(max(np.mean(variances), 0)) if variances else math.nan
+    return {"draws": root(within), "networks": root(between)}
+
+
+def measure_transfer(rows: Sequence[Row], size: int) -> dict[str, Estimate]:
+    """How draws ranked on the reference image do on the other pictures.
+
+    Returns:
+      correlation: Spearman's, of the losses on both; share: of the gain among K draws, how much is
+      left on the other picture; distance_db: the gain left there in image distance.
+    """
+    found = [_transfer_of(row, size) for row in rows if row["others"]]
+    rho, left, own, decibels = np.reshape(found, (-1, 4)).T
+    return {
+        "correlation": bootstrap(rho[np.isfinite(rho)]),
+        "share": bootstrap(
+            np.stack([left, own], axis=1), lambda pairs: pairs[:, 0].sum() / pairs[:, 1].sum()
+        ),
+        "distance_db": bootstrap(decibels),
+    }
+
+
+def _transfer_of(row: Row, size: int) -> np.ndarray:
+    """Rank correlation, gain elsewhere, gain here, dB elsewhere: averaged over other pictures."""
+    losses = row["losses"]
+    own = gain(losses, np.log(losses), size)
+    found = [
+        (
+            rank_correlation(losses, other["losses"]),
+            gain(losses, np.log(other["losses"]), size),
+            own,
+            gain(losses, levels(other["distances"]), size),
+        )
+        for other in row["others"].values()
+    ]
+    return np.mean(found, axis=0)
+
+
+def correlate_with_distance(row: Row) -> tuple[float, float]:
+    """Spearman's ρ of image distance with ω L and with L, averaged over the row's pictures."""
+    pictures = [row, *row["others"].values()]
+    return tuple(
+        float(np.mean([rank_correlation(found[name], found["distances"]) for found in pictures]))
+        for name in ("losses", "raw_losses")
+    )
+
+
+def measure_ranking(rows: Sequence[Row]) -> dict[str, Estimate]:
+    """How well ω L and L rank draws by image distance, and by how much ω L does better."""
+    pairs = np.reshape([correlate_with_distance(row) for row in rows], (-1, 2))
+    pairs = pairs[np.all(np.isfinite(pairs), axis=1)]
+    return {
+        "normalized": bootstrap(pairs[:, 0]),
+        "raw": bootstrap(pairs[:, 1]),
+        "difference": bootstrap(pairs[:, 0] - pairs[:, 1]),
+    }
+
+
+def rank_of_race(row: Row) -> int:
+    """The place, in the full selection, of the draw that the race kept: 1 is the winner's."""
+    return 1 + sum(loss < row["losses"][row["race_draw"]] for loss in row["losses"])
+
+
+def measure_race(rows: Sequence[Row]) -> dict[str, Any]:
+    """How often a race keeps the full selection's draw, and what it costs and saves.
+
+    Returns:
+      same: share of problems, with Wilson's interval; rank: of its draw where it is another;
+      excess: mean log loss of its draw above the winner's, over all problems; saved: the share of
+      steps.
+    """
+    ranks = [rank_of_race(row) for row in rows]
+    hits = ranks.count(1)
+    same = Estimate(math.nan, math.nan, math.nan, 0)
+    if rows:
+        interval = scipy.stats.binomtest(hits, len(rows)).proportion_ci(method="wilson")
+        same = Estimate(hits / len(rows), interval.low, interval.high, len(rows))
+    missed = [rank for rank in ranks if rank > 1]
+    return {
+        "same": same,
+        "rank": float(np.mean(missed)) if missed else math.nan,
+        "excess": bootstrap(
+            [math.log(row["losses"][row["race_draw"]] / min(row["losses"])) for row in rows]
+        ),
+        "saved": 1 - float(np.mean([row["race_share"] for row in rows])) if rows else math.nan,
+    }
+
+
+def measure_stacking(rows: Sequence[Row]) -> dict[str, Estimate]:
+    """What the choice of the layers below does for the same draws of the layer above.
+
+    Returns:
+      log_loss, distance_db: plain minus stacked, mean over draws; positive where stacking helps. A
+      network counts once, since all its layers stand on the same choices.
+    """
+    plain = {place_of(row): row for row in rows if row["cell"]["below"] == "plain"}
+    pairs = {}
+    for row in rows:
+        if row["cell"]["below"] == "stacked" and place_of(row) in plain:
+            pairs.setdefault(row["cell"]["seed"], []).append((plain[place_of(row)], row))
+
+    def less(measure: Callable[[Row], np.ndarray]) -> Estimate:
+        of_network = lambda pairs: [np.mean(measure(a) - measure(b)) for a, b in pairs]
+        return bootstrap([np.mean(of_network(found)) for found in pairs.values()])
+
+    return {
+        "log_loss": less(lambda row: np.log(row["losses"])),
+        "distance_db": less(lambda row: levels(row["distances"])),
+    }
+
+
+def place_of(row: Row) -> tuple[Any, ...]:
+    """Which problem a row is about: its cell, whatever lies below the layer."""
+    return tuple(value for name, value in row["cell"].items() if name != "below")
+
+
+def summarize(settings: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    """All findings, from the rows alone; tied problems are listed and left out of the rest."""
+    sizes = [size for size in SIZES if size <= settings.num_candidates]
+    return {
+        "sizes": sizes,
+        "transfer_size": min(TRANSFER_SIZE, sizes[-1]),
+        "offsets": {
+            offset: _summarize_offset(
+                [
+                    row
+                    for row in rows
+                    if row["cell"]["input_offset"] == offset and row["cell"]["below"] == "plain"
+                ],
+                sizes,
+            )
+            for offset in settings.input_offsets
+        },
+        "stacking": measure_stacking(distinct_problems(rows)),
+        "race": measure_race(distinct_problems(rows)),
+    }
+
+
+def _summarize_offset(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, Any]:
+    untied = [row for row in rows if not is_tied(row)]
+    groups = {row["cell"]["layer"]: [] for row in untied}
+    for row in untied:
+        groups[row["cell"]["layer"]].append(row)
+    gains = {layer: measure_gains(group, sizes) for layer, group in groups.items()}
+
+    def of_largest(name: str) -> np.ndarray:
+        return np.array([network[-1] for found in gains.values() for network in found[name]])
+
+    unpredicted = of_largest("observed") - of_largest("predicted")
+    return {
+        "tied": dict(Counter(row["cell"]["layer"] for row in rows if is_tied(row))),
+        "gains": gains,
+        "gain": bootstrap(of_largest("observed")),
+        "gain_unpredicted": bootstrap(unpredicted[np.isfinite(unpredicted)]),
+        "gain_db": bootstrap(of_largest("distance_db")),
+        "best_gain_db": bootstrap(of_largest("best_distance_db")),
+        "spread": measure_spread(list(groups.values())),
+        "transfer": measure_transfer(untied, min(TRANSFER_SIZE, sizes[-1])),
+        "ranking": measure_ranking(untied),
+    }
