@@ -28,25 +28,30 @@ def problems(tiny, params, image):
     }
 
 
-@pytest.fixture(scope="module")
-def pictures():
-    """Problems of the kind that users have, small: real pictures and a real VGG-19."""
-    settings = solvers.Settings(image_size=32, layer="conv2_2")
-    found = {name: solvers.make_problem(settings, name) for name in ("inversion", "texture")}
-    params = rv.random_weights(jax.random.key(0), rv.VGG19, last_layer="conv3_1")
+def make_picture_problem(name, seed):
+    """A problem of the kind that users have, small: real pictures and a real VGG-19."""
+    if name != "style":
+        settings = solvers.Settings(image_size=32, layer="conv3_1", seed=seed)
+        return solvers.make_problem(settings, name)
+    params = rv.random_weights(jax.random.key(seed), rv.VGG19, last_layer="conv3_1")
     photo, painting = (jnp.asarray(load_image(x, image_size=32)) for x in ("chelsea", "coffee"))
     layers = ("conv1_1", "conv2_1", "conv3_1")  # conv5_1, as by default, takes a minute
-    style = rv.Style.of(rv.VGG19, params, photo, painting, style_layers=layers)
-    return {**found, "style": (style, photo)}
+    return rv.Style.of(rv.VGG19, params, photo, painting, style_layers=layers), photo
 
 
 @pytest.mark.parametrize("name", solvers.PROBLEMS)
-def test_loss_is_no_worse_than_scipys_and_evaluations_are_few(pictures, name):
-    objective, start = pictures[name]
-    result = lbfgs.minimize(objective, start, num_steps=100)
-    reference = solvers.descend_with_scipy(objective, start, 100)
-    assert float(result.trace.loss[-1]) <= 1.1 * reference[-1]
-    assert float(result.trace.evaluations.sum()) <= 1.25 * 100
+def test_loss_is_no_worse_than_scipys_and_evaluations_are_few(name):
+    # Two descents of one problem part by some per cent either way as rounding accumulates, so it
+    # is the geometric mean over three networks that must be within ten.
+    ratios, evaluations = [], []
+    for seed in range(3):
+        objective, start = make_picture_problem(name, seed)
+        result = lbfgs.minimize(objective, start, num_steps=100)
+        reference = solvers.descend_with_scipy(objective, start, 100)
+        ratios.append(float(result.trace.loss[-1]) / reference[-1])
+        evaluations.append(float(result.trace.evaluations.sum()) / 100)
+    assert np.exp(np.mean(np.log(ratios))) <= 1.1, ratios
+    assert np.mean(evaluations) <= 1.25, evaluations
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
