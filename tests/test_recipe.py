@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 from randviz import networks
-from randviz.commands.inputs import load_recipe, make_keys
+from randviz.commands.inputs import SHIPPED_RECIPES, load_recipe, make_keys
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import UserError
 
@@ -164,7 +164,11 @@ def test_what_is_no_recipe_is_refused(text):
         parse_recipe(text)
 
 
-def test_the_shipped_recipe_agrees_with_its_check():
-    recipe = load_recipe("ranvgg")
+@pytest.mark.parametrize(
+    ("name", "last_layer"), [("ranvgg", "conv5_4"), ("ranvgg_chelsea", "conv3_1")]
+)
+def test_shipped_recipes_agree_with_their_checks(name, last_layer):
+    recipe = load_recipe(name)
     params = recipe.draw(make_keys(recipe.seed)[0])
-    assert len(params) == len(recipe.draws) == 16
+    assert name in SHIPPED_RECIPES and len(SHIPPED_RECIPES) == 2
+    assert list(params)[-1] == last_layer and len(params) == len(recipe.draws)

@@ -22,7 +22,7 @@ from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
 
 LARGEST_SIDE = 2**14  # pixels
-SHIPPED_RECIPES = ("ranvgg",)
+SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
 _SMALLEST_PICTURE = 8  # pixels a side; less is no picture, and enlarging it makes none
 
 
