@@ -4,7 +4,7 @@ The package is built in floors; a module imports only what stands before it in t
 
 ========================  ======================================================================
 0 words                   types
-1 numerics                conv, gaussian, networks, losses, line_search, lbfgs
+1 numerics                conv, gaussian, networks, weights, gauge, losses, line_search, lbfgs
 2 tasks                   inversion, texture, style
 3 search                  selection, recipe, population
 4 host                    images, grids, quality, runs, rows, settings, charts, processes
@@ -29,6 +29,7 @@ References:
 """
 
 from randviz import lbfgs
+from randviz.gauge import normalize_gauge
 from randviz.inversion import Inversion, invert
 from randviz.losses import (
     content_layer_weights,
@@ -39,12 +40,13 @@ from randviz.losses import (
     texture_loss,
     total_variation,
 )
-from randviz.networks import VGG19, Network, features, normalize_gauge, random_weights
+from randviz.networks import VGG19, Network, features
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.selection import select_layer, select_weights
 from randviz.style import Style, keep_colors, transfer
 from randviz.texture import Texture, synthesize
 from randviz.types import UserError
+from randviz.weights import random_weights
 
 __all__ = [
     "VGG19",

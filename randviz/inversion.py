@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from randviz import lbfgs
+from randviz.gauge import prepare_descent
 from randviz.gaussian import draw_noise_image
 from randviz.losses import content_layer_weights, content_loss, total_variation
-from randviz.networks import Network, features, prepare_descent
+from randviz.networks import Network, features
 from randviz.types import Array, Image, Key, Params
 
 # Differs from the paper, which does not say what is subtracted. Un-centred input: the common

@@ -1,20 +1,16 @@
-"""Networks as values, their features by layer name, and random weights from keys.
+"""Networks as values, and their features by layer name.
 
 A network is a frozen value: layers in forward order and the conventions of its input. Its weights
 are a separate pytree, `{layer: {"kernel": ..., "bias": ...}}`. One Flax module reads both.
 """
 
 import dataclasses
-import functools
-import zlib
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from randviz.conv import PADDINGS, POOLINGS, adjoint_kernel, convolve, pool
-from randviz.gaussian import draw_gaussians
-from randviz.types import Array, Features, Image, Key, Params, UserError
+from randviz.conv import PADDINGS, POOLINGS, convolve, normalize_response, pool
+from randviz.types import Array, Features, Image, Params, UserError
 
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
@@ -22,18 +18,50 @@ IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A convolution of square kernels, then ReLU."""
+    """A convolution of square kernels, then ReLU.
+
+    Attributes:
+      name: of the layer.
+      channels: how many it gives.
+      size: height and width of a kernel.
+      border: how far the padding reaches beyond each edge.
+      stride: positions from one output to the next.
+      groups: in how many parts, blind to each other, the channels are divided.
+    """
 
     name: str
     channels: int
     size: int = 3
+    border: int = 1
+    stride: int = 1
+    groups: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Pooling over 2×2 blocks."""
+    """Pooling over square windows.
+
+    Attributes:
+      name: of the layer.
+      size: height and width of a window.
+      stride: positions from one window to the next.
+    """
 
     name: str
+    size: int = 2
+    stride: int = 2
+    border = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ResponseNorm:
+    """Local response normalisation, see `conv.normalize_response`."""
+
+    name: str
+    size: int = 5
+    bias: float = 1.0
+    slope: float = 1e-4 / 5
+    power: float = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +71,9 @@ class Dense:
     name: str
     channels: int
     rectified: bool = True
+
+
+Layer = Conv | Pool | ResponseNorm | Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +88,29 @@ class Network:
       padding: what lies beyond the border of every convolution: "zero", "reflect" or "periodic".
       input_offset: subtracted from pixel values in 0 to 255 before the first layer, one number or
         one for each of R, G, B; None leaves the choice to the task (and is 0 outside a task).
+      input_scale: what the difference is multiplied by, likewise one number or three.
+      channel_order: "RGB" or "BGR", in which the first layer gets the colours.
 
     Raises:
-      UserError: if pooling or padding is none of the words above.
+      UserError: if pooling, padding or channel_order is none of the words above.
     """
 
     name: str
-    layers: tuple[Conv | Pool | Dense, ...]
+    layers: tuple[Layer, ...]
     fc_image_size: int | None = None
     pooling: str = "avg"
     padding: str = "zero"
     input_offset: float | tuple[float, float, float] | None = None
+    input_scale: float | tuple[float, float, float] = 1.0
+    channel_order: str = "RGB"
 
     def __post_init__(self):
         if self.pooling not in POOLINGS:
             raise UserError(f"pooling {self.pooling!r} is unknown; use {' or '.join(POOLINGS)}.")
         if self.padding not in PADDINGS:
             raise UserError(f"padding {self.padding!r} is unknown; use {', '.join(PADDINGS)}.")
+        if self.channel_order not in ("RGB", "BGR"):
+            raise UserError(f"channel order {self.channel_order!r} is unknown; use RGB or BGR.")
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -115,9 +152,28 @@ class Network:
         """The last layer before the fully connected ones."""
         return next(layer.name for layer in reversed(self.layers) if not isinstance(layer, Dense))
 
-    def up_to(self, layer: str) -> tuple[Conv | Pool | Dense, ...]:
+    def up_to(self, layer: str) -> tuple[Layer, ...]:
         """The layers in forward order down to and including the one named."""
         return self.layers[: self.layer_names.index(self.canonical_name(layer)) + 1]
+
+    def smallest_side(self, layer: str, positions: int = 1) -> int:
+        """The smallest image that reaches a layer.
+
+        Args:
+          layer: any.
+          positions: how many positions a side the layer, or the last one before it that has some,
+            is to have.
+
+        Returns:
+          Height or width of the image, in pixels.
+        """
+        side = positions
+        for step in reversed(self.up_to(layer)):
+            if isinstance(step, Conv | Pool):
+                side = (side - 1) * step.stride + step.size - 2 * step.border
+                # Reflecting one pixel beyond the border needs two within it.
+                side = max(side, 1 + step.border * (self.padding == "reflect"))
+        return side
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """Says whether an image of this shape reaches the layer.
@@ -127,16 +183,14 @@ class Network:
           layer: the deepest layer wanted.
 
         Raises:
-          UserError: if the shape is not (H, W, 3), the image is too small for the poolings
+          UserError: if the shape is not (H, W, 3), the image is too small for the windows
             before the layer, or it is not of the one size that fully connected layers take.
         """
         if len(shape) != 3 or shape[2] != 3:
             raise UserError(f"an image has shape (height, width, 3), not {tuple(shape)}.")
         height, width = shape[:2]
         path = self.up_to(layer)
-        # Reflecting one pixel beyond the border needs two within it.
-        smallest = 2 ** sum(isinstance(step, Pool) for step in path)
-        smallest *= 2 if self.padding == "reflect" else 1
+        smallest = self.smallest_side(layer)
         if min(height, width) < smallest:
             raise UserError(
                 f"the image is {width}×{height} pixels, too small for layer {layer!r}, which needs"
@@ -159,8 +213,36 @@ def _vgg19_layers():
     yield Dense("fc8", 1000, rectified=False)
 
 
+def _alexnet_layers(order):
+    for step in order.split():
+        yield {
+            "conv1": Conv("conv1", 96, size=11, border=0, stride=4),
+            "conv2": Conv("conv2", 256, size=5, border=2, groups=2),
+            "conv3": Conv("conv3", 384),
+            "conv4": Conv("conv4", 384, groups=2),
+            "conv5": Conv("conv5", 256, groups=2),
+        }.get(step) or (Pool(step, size=3) if step.startswith("pool") else ResponseNorm(step))
+    yield Dense("fc6", 4096)
+    yield Dense("fc7", 4096)
+    yield Dense("fc8", 1000, rectified=False)
+
+
 VGG19 = Network("vgg19", tuple(_vgg19_layers()), fc_image_size=256)
-NETWORKS = {VGG19.name: VGG19}
+# Krizhevsky, Sutskever, Hinton (2012), section 3: windows of 3 at stride 2, in two groups.
+# Differs: the normalisation's constants are Caffe's, whose weights are the ones that people have.
+ALEXNET = Network(
+    "alexnet",
+    tuple(_alexnet_layers("conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5")),
+    fc_image_size=227,
+    pooling="max",
+)
+# Caffe's reference network, which Mahendran and Vedaldi (2015) inverted, normalises after pooling.
+CAFFENET = dataclasses.replace(
+    ALEXNET,
+    name="caffenet",
+    layers=tuple(_alexnet_layers("conv1 pool1 norm1 conv2 pool2 norm2 conv3 conv4 conv5 pool5")),
+)
+NETWORKS = {network.name: network for network in (VGG19, ALEXNET, CAFFENET)}
 
 
 class Weights(nn.Module):
@@ -190,16 +272,30 @@ class FeatureExtractor(nn.Module):
     def __call__(self, image: Image) -> Features:
         deepest = max(self.layers, key=self.network.layer_names.index)
         offset = jnp.asarray(self.network.input_offset or 0.0, jnp.float32)
-        x = 255 * image - offset
+        x = (255 * image - offset) * jnp.asarray(self.network.input_scale, jnp.float32)
+        x = x if self.network.channel_order == "RGB" else x[..., ::-1]
         features = {}
         for layer in self.network.up_to(deepest):
             if isinstance(layer, Conv):
-                shape = (layer.size, layer.size, x.shape[-1], layer.channels)
+                channels = x.shape[-1] // layer.groups
+                shape = (layer.size, layer.size, channels, layer.channels)
                 kernel, bias, adjoint = Weights(shape, name=layer.name)()
-                maps = convolve(x, kernel, padding=self.network.padding, adjoint=adjoint)
+                maps = convolve(
+                    x,
+                    kernel,
+                    border=layer.border,
+                    stride=layer.stride,
+                    groups=layer.groups,
+                    padding=self.network.padding,
+                    adjoint=adjoint,
+                )
                 x = nn.relu(maps + bias)
             elif isinstance(layer, Pool):
-                x = pool(x, pooling=self.network.pooling)
+                x = pool(x, pooling=self.network.pooling, size=layer.size, stride=layer.stride)
+            elif isinstance(layer, ResponseNorm):
+                x = normalize_response(
+                    x, size=layer.size, bias=layer.bias, slope=layer.slope, power=layer.power
+                )
             else:
                 kernel, bias, _ = Weights((x.size, layer.channels), name=layer.name)()
                 x = (x.reshape(-1) @ kernel + bias)[None, None]
@@ -228,6 +324,7 @@ def features(
       UserError: for an unknown layer, an image that does not reach it, or missing weights.
 
     Example:
+      >>> from randviz.weights import random_weights
       >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv2_1")
       >>> maps = features(VGG19, params, jnp.ones((12, 16, 3)), ("relu1_2", "pool1"))
       >>> {name: x.shape for name, x in maps.items()}
@@ -238,186 +335,24 @@ def features(
     """
     layers = network.canonical_names((layers,) if isinstance(layers, str) else tuple(layers))
     network.check_image(image.shape, layers[-1])
-    _check_weights(network, params, layers[-1])
+    check_weights(network, params, layers[-1])
     return FeatureExtractor(network, layers).apply({"params": params}, image)
 
 
-def _check_weights(network: Network, params: Params, last_layer: str) -> None:
+def check_weights(network: Network, params: Params, last_layer: str) -> None:
+    """Says whether there are weights for all layers down to one.
+
+    Args:
+      network: the architecture.
+      params: some or all of its weights.
+      last_layer: the deepest layer wanted.
+
+    Raises:
+      UserError: naming the first layer that lacks them.
+    """
     for layer in network.up_to(last_layer):
-        if not isinstance(layer, Pool) and layer.name not in params:
+        if isinstance(layer, Conv | Dense) and layer.name not in params:
             raise UserError(
                 f"the weights end before layer {layer.name!r}, which {last_layer!r} needs; draw or"
                 f" load them down to there."
             )
-
-
-def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shapes of all kernels and biases down to a layer, in forward order.
-
-    Args:
-      network: the architecture.
-      last_layer: the deepest layer wanted.
-
-    Returns:
-      {layer: {"kernel": (s, s, C_in, C_out) or (inputs, C), "bias": (C,)}}.
-    """
-    layer = network.canonical_name(last_layer)
-    size = network.fc_image_size or 64
-    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
-    variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, variables.get("params", {}))
-    return {step.name: shapes[step.name] for step in network.up_to(layer) if step.name in shapes}
-
-
-@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
-def random_weights(
-    key: Key,
-    network: Network,
-    *,
-    scale: float | Array = PAPER_SCALE,
-    bias_scale: float | Array = 0.0,
-    last_layer: str | None = None,
-    draws: tuple[int, ...] = (),
-) -> Params:
-    """Draws every kernel from N(0, σ).
-
-    Each layer has a key of its own, made from its name, so the weights of a shallower cut of the
-    network are the first layers of a deeper one, bit for bit.
-
-    Args:
-      key: one Threefry key for the whole network.
-      network: the architecture.
-      scale: σ, the standard deviation of the kernels.
-      bias_scale: the standard deviation of the biases.
-      last_layer: the deepest layer wanted; by default the last before the fully connected ones,
-        which are large (VGG-19's fc6 alone has 134 million weights).
-      draws: which draw of each layer, in forward order; layers beyond the last number are draw 0.
-        A stacked network (see `selection`) is these numbers and the key.
-
-    Returns:
-      {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
-
-    Example:
-      >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
-      >>> params["conv1_2"]["kernel"].shape
-      (3, 3, 64, 64)
-
-    References:
-      He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
-      they are zero by default.
-    """
-    shapes = weight_shapes(network, last_layer or network.last_convolutional())
-    draws = draws + (0,) * (len(shapes) - len(draws))
-    layer_keys = [draw_key(key, *which) for which in zip(shapes, draws, strict=False)]
-    kernel_keys, bias_keys = zip(*map(jax.random.split, layer_keys), strict=True)
-    kernels = draw_gaussians(kernel_keys, [shape["kernel"] for shape in shapes.values()])
-    biases = draw_gaussians(bias_keys, [shape["bias"] for shape in shapes.values()])
-    return {
-        layer: {"kernel": scale * kernel, "bias": bias_scale * bias}
-        for layer, kernel, bias in zip(shapes, kernels, biases, strict=True)
-    }
-
-
-@functools.partial(jax.jit, static_argnames=("network", "layer"))
-def draw_weights(
-    key: Key,
-    network: Network,
-    layer: str,
-    *,
-    draw: int | Array,
-    scale: float | Array = PAPER_SCALE,
-    bias_scale: float | Array = 0.0,
-) -> dict[str, Array]:
-    """Draws one layer's weights, the same as `random_weights` draws for it.
-
-    Args:
-      key, network, scale, bias_scale: as in `random_weights`.
-      layer: a layer with weights.
-      draw: which draw of it.
-
-    Returns:
-      {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
-
-    Raises:
-      UserError: if the layer has no weights.
-    """
-    layer = network.canonical_name(layer)
-    shapes = weight_shapes(network, layer)
-    if layer not in shapes:
-        raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
-    keys = jax.random.split(draw_key(key, layer, draw))
-    kernel, bias = draw_gaussians(list(keys), [shapes[layer][name] for name in ("kernel", "bias")])
-    return {"kernel": scale * kernel, "bias": bias_scale * bias}
-
-
-def draw_key(key: Key, layer: str, draw: int | Array) -> Key:
-    """The key of one draw of a layer's weights: the network's key folded with name and number."""
-    layer_key = jax.random.fold_in(key, zlib.crc32(layer.encode()))
-    return jax.random.fold_in(layer_key, draw)
-
-
-def normalize_gauge(
-    network: Network, params: Params, last_layer: str
-) -> tuple[Params, dict[str, Array]]:
-    """Rescales weights to the range that float32 likes, changing nothing that the tasks compute.
-
-    ReLU and pooling commute with a positive factor, so multiplying a layer's kernel by c and every
-    bias by the product of the c up to its layer multiplies the features by that product. At
-    σ = 0.015 the layers' μ span 17 orders of magnitude; in He's scale all features are of order
-    one. The factors are powers of two, hence exact, and ω and μ undo them exactly.
-
-    Args:
-      network: the architecture.
-      params: its weights, with any biases, at any scale.
-      last_layer: the deepest layer wanted; weights beyond it are left out.
-
-    Returns:
-      The rescaled weights and {layer: whole number k}: the features of the layer grew by 2^k.
-
-    Raises:
-      UserError: for an unknown layer or missing weights.
-    """
-    normalized, exponents = {}, {}
-    ideal, exponent = 0.0, jnp.int32(0)
-    _check_weights(network, params, last_layer)
-    for layer in network.up_to(last_layer):
-        if not isinstance(layer, Pool):
-            kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
-            fan_in = kernel.size // kernel.shape[-1]
-            largest = jnp.max(jnp.abs(kernel))
-            # Relative to the largest, or the squares of very small weights would vanish.
-            size = largest * jnp.sqrt(jnp.mean(jnp.square(kernel / largest)))
-            wanted = (2 / fan_in) ** 0.5 / (1 if normalized else 255)  # pixels reach 255
-            ideal += jnp.where(size > 0, jnp.log2(wanted / size), 0.0)
-            # The sum is rounded, not each factor, so that errors do not add up with depth.
-            previous, exponent = exponent, jnp.round(ideal).astype(jnp.int32)
-            normalized[layer.name] = {
-                "kernel": jnp.ldexp(kernel, exponent - previous),
-                "bias": jnp.ldexp(bias, exponent),
-            }
-        exponents[layer.name] = exponent
-    return normalized, exponents
-
-
-def prepare_descent(network: Network, params: Params, last_layer: str) -> Params:
-    """Makes the weights ready for many evaluations: in a good gauge, with adjoint kernels.
-
-    Args:
-      network: the architecture.
-      params: its weights, at any scale.
-      last_layer: the deepest layer wanted; weights beyond it are left out.
-
-    Returns:
-      {layer: {"kernel": ..., "bias": ..., "adjoint": ...}}, convolutions with the adjoint kernel
-      that `conv.convolve` takes. With it the gradient with respect to the kernel stays right.
-
-    Raises:
-      UserError: for an unknown layer or missing weights.
-    """
-    params, _ = normalize_gauge(network, params, last_layer)
-    return {
-        layer: {**weights, "adjoint": adjoint_kernel(weights["kernel"])}
-        if weights["kernel"].ndim == 4
-        else weights
-        for layer, weights in params.items()
-    }

@@ -21,9 +21,10 @@ from jax.sharding import Mesh, PartitionSpec
 from randviz import lbfgs
 from randviz.gaussian import draw_noise_image
 from randviz.inversion import NOISE_STD, Inversion
-from randviz.networks import Network, features, random_weights
+from randviz.networks import Network, features
 from randviz.selection import select_weights
 from randviz.types import Array, Image, Key, Params
+from randviz.weights import random_weights
 
 AXIS = "networks"  # of the mesh of devices
 _EACH_ITS_OWN, _ALL_THE_SAME = PartitionSpec(AXIS), PartitionSpec()

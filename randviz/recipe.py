@@ -13,8 +13,9 @@ import hashlib
 import jax
 import numpy as np
 
-from randviz.networks import IMAGENET_MEAN, NETWORKS, Network, random_weights, weight_shapes
+from randviz.networks import IMAGENET_MEAN, NETWORKS, Network
 from randviz.types import Key, Params, UserError
+from randviz.weights import random_weights, weight_shapes
 
 FORMAT = "randviz-1"
 GENERATOR = "threefry2x32"

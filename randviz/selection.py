@@ -1,7 +1,7 @@
 """ranVGG, the stacked network: layer by layer, the draw that reconstructs an image best is kept.
 
 A candidate is a number: draw k of a layer is that layer's weights from the network's key folded
-with k (`networks.draw_key`). So a chosen network is a key and a list of small numbers.
+with k (`weights.draw_key`). So a chosen network is a key and a list of small numbers.
 """
 
 import functools
@@ -13,17 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from randviz import lbfgs
+from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.inversion import NOISE_STD, Inversion
-from randviz.networks import (
-    PAPER_SCALE,
-    Network,
-    draw_key,
-    draw_weights,
-    normalize_gauge,
-    weight_shapes,
-)
+from randviz.networks import PAPER_SCALE, Network
 from randviz.types import Array, Image, Key, Params, UserError
+from randviz.weights import draw_key, draw_weights, weight_shapes
 
 # Of ω L, whose size at a zero target is about a quarter of the number of pixel values. Features
 # carry a relative error of some 1e-7 in float32, and the loss its square: below this share the

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from randviz import lbfgs
+from randviz.gauge import prepare_descent
 from randviz.gaussian import draw_noise_image
 from randviz.losses import (
     content_layer_weights,
@@ -17,7 +18,7 @@ from randviz.losses import (
     texture_loss,
     total_variation,
 )
-from randviz.networks import IMAGENET_MEAN, Network, features, prepare_descent
+from randviz.networks import IMAGENET_MEAN, Network, features
 from randviz.types import Array, Image, Key, Params, UserError
 
 # Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.

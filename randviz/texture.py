@@ -10,9 +10,10 @@ import jax
 from flax import struct
 
 from randviz import lbfgs
+from randviz.gauge import prepare_descent
 from randviz.gaussian import draw_noise_image
 from randviz.losses import mean_gram, texture_layer_weights, texture_loss
-from randviz.networks import IMAGENET_MEAN, Network, features, prepare_descent
+from randviz.networks import IMAGENET_MEAN, Network, features
 from randviz.types import Array, Image, Key, Params
 
 # Differs from the paper, which does not say what is subtracted. Centred input: bright input beside

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from randviz import networks
+from randviz.weights import random_weights
 
 # Each of VGG-19's kinds of layer, small enough to compile in a moment.
 TINY = networks.Network(
@@ -30,7 +31,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def params():
-    return networks.random_weights(jax.random.key(7), TINY, last_layer="fc8")
+    return random_weights(jax.random.key(7), TINY, last_layer="fc8")
 
 
 @pytest.fixture(scope="session")

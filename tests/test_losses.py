@@ -9,8 +9,10 @@ import pytest
 from jax.test_util import check_grads
 
 from randviz import losses
-from randviz.networks import features, normalize_gauge, random_weights
+from randviz.gauge import normalize_gauge
+from randviz.networks import features
 from randviz.types import UserError
+from randviz.weights import random_weights
 
 rng = np.random.default_rng(4)
 LAYERS = ("conv1_1", "conv2_1")

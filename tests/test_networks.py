@@ -9,8 +9,10 @@ import pytest
 from test_conv import convolve_by_taps
 
 from randviz import networks
-from randviz.networks import VGG19, Conv, Dense, Pool, features, normalize_gauge, random_weights
+from randviz.gauge import normalize_gauge
+from randviz.networks import VGG19, Conv, Dense, Pool, features
 from randviz.types import UserError
+from randviz.weights import random_weights, weight_shapes
 
 
 def forward_by_numpy(network, params, image, offset=0.0):
@@ -38,7 +40,7 @@ def test_vgg19_has_its_layers_and_parameters():
     assert VGG19.layer_names[:4] == ("conv1_1", "conv1_2", "pool1", "conv2_1")
     assert sum(isinstance(layer, Conv) for layer in VGG19.layers) == 16
     assert sum(isinstance(layer, Pool) for layer in VGG19.layers) == 5
-    shapes = networks.weight_shapes(VGG19, "fc8")
+    shapes = weight_shapes(VGG19, "fc8")
     count = lambda layer: sum(np.prod(shape) for shape in shapes[layer].values())
     assert sum(count(layer) for layer in shapes if layer.startswith("conv")) == 20_024_384
     assert shapes["fc6"]["kernel"] == (32768, 4096)  # 8 × 8 × 512 at 256 pixels
@@ -164,13 +166,16 @@ def test_what_the_network_cannot_take_is_said(tiny, params, shape, layer, words)
         features(tiny, params, jnp.zeros(shape), layer)
 
 
-def test_smallest_image_is_really_enough(tiny, params):
-    for padding, size in (("zero", 4), ("reflect", 8)):
-        network = dataclasses.replace(tiny, padding=padding)
-        maps = features(network, params, jnp.ones((size, size + 1, 3)), "pool2")
-        assert min(maps["pool2"].shape) > 0
-        with pytest.raises(UserError, match="too small"):
-            network.check_image((size - 1, size, 3), "pool2")
+@pytest.mark.parametrize(
+    ("padding", "layer", "size"),
+    [("zero", "conv2_1", 2), ("reflect", "conv2_1", 4), ("reflect", "pool2", 4)],
+)
+def test_smallest_image_is_really_enough(tiny, params, padding, layer, size):
+    network = dataclasses.replace(tiny, padding=padding)
+    maps = features(network, params, jnp.ones((size, size + 1, 3)), layer)
+    assert min(maps[layer].shape) > 0
+    with pytest.raises(UserError, match="too small"):
+        network.check_image((size - 1, size, 3), layer)
 
 
 @pytest.mark.parametrize("names", [(), ("conv1_1", "relu1_1")])

@@ -19,6 +19,7 @@ from randviz.commands.inputs import make_keys
 from randviz.inversion import invert
 from randviz.recipe import Recipe, format_recipe
 from randviz.rows import Rows
+from randviz.weights import random_weights
 
 HERE = pathlib.Path(__file__).parent
 SMALL = [
@@ -174,7 +175,7 @@ def test_a_row_is_what_inverting_that_network_gives(tmp_path, small, tiny, image
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (population.AXIS,))
     which = np.array([4] * mesh.size, np.int32)
     made = population.make_networks(weights_key, kind, which, mesh=mesh)
-    params = networks.random_weights(
+    params = random_weights(
         jax.random.fold_in(weights_key, 4), tiny, last_layer="pool1", scale=0.015
     )
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), dict(made), dict(params))

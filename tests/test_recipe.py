@@ -13,6 +13,7 @@ from randviz import networks
 from randviz.commands.inputs import SHIPPED_RECIPES, load_recipe, make_keys
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import UserError
+from randviz.weights import draw_key, draw_weights, weight_shapes
 
 RECIPE = Recipe(
     network="vgg19",
@@ -43,7 +44,7 @@ def test_there_and_back(signed):
 
 
 def test_a_recipe_of_all_layers_is_short():
-    shapes = networks.weight_shapes(networks.VGG19, "fc8")
+    shapes = weight_shapes(networks.VGG19, "fc8")
     full = dataclasses.replace(RECIPE, draws=(9999,) * len(shapes), last_layer="fc8")
     assert len(format_recipe(dataclasses.replace(full, check="0" * 16))) < 1000
 
@@ -53,9 +54,7 @@ def test_the_weights_are_those_of_the_draws(signed):
     params = signed.draw(key)
     assert list(params) == ["conv1_1", "conv1_2", "conv2_1"]
     for layer, draw in zip(params, signed.draws, strict=True):
-        alone = networks.draw_weights(
-            key, networks.VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25
-        )
+        alone = draw_weights(key, networks.VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25)
         np.testing.assert_array_equal(params[layer]["kernel"], alone["kernel"])
         np.testing.assert_array_equal(params[layer]["bias"], alone["bias"])
 
@@ -64,9 +63,7 @@ def test_weights_are_those_of_an_independent_numpy_implementation(signed):
     """Threefry, the key derivation and the transform, written again from their definitions."""
     key = make_keys(12)[0]
     found = signed.draw(key)["conv1_1"]["kernel"]
-    kernel_key = np.asarray(
-        jax.random.key_data(jax.random.split(networks.draw_key(key, "conv1_1", 3))[0])
-    )
+    kernel_key = np.asarray(jax.random.key_data(jax.random.split(draw_key(key, "conv1_1", 3))[0]))
     table = (scipy.special.ndtri((np.arange(65536) + 0.5) / 65536) / 2**0.5).astype(np.float32)
     numbers = []
     for block in range(2):  # 1728 numbers in blocks of 1024

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import randviz as rv
-from randviz import networks, selection
+from randviz import selection
 from randviz.types import UserError
+from randviz.weights import draw_key, draw_weights
 
 KEY = jax.random.key(3)
 STEPS = 12
@@ -34,9 +35,9 @@ def test_the_kept_draw_is_the_argmin_of_the_losses(choice):
 
 
 def test_losses_are_those_of_an_inversion_with_each_draw(tiny, above, image, choice):
-    start = selection.draw_noise_image(networks.draw_key(KEY, "noise", 0), (12, 16), std=10 / 255)
+    start = selection.draw_noise_image(draw_key(KEY, "noise", 0), (12, 16), std=10 / 255)
     for draw in range(4):
-        weights = networks.draw_weights(KEY, tiny, "conv2_1", draw=draw)
+        weights = draw_weights(KEY, tiny, "conv2_1", draw=draw)
         params = {**above, "conv2_1": weights}
         objective = rv.Inversion.of(tiny, params, image, layer="conv2_1")
         result = rv.lbfgs.minimize(objective, start, num_steps=STEPS)

@@ -12,6 +12,7 @@ import jax
 
 from randviz import lbfgs, losses, networks, runs
 from randviz.commands.inputs import LARGEST_SIDE, NetworkSettings, Picture, load_picture
+from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.images import check_suffix, save_image
 from randviz.settings import setting
@@ -123,7 +124,7 @@ def paper_layer_weights(
       UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
     deepest = network.canonical_names(tuple(layer_weights))[-1]
-    _, exponents = networks.normalize_gauge(network, params, deepest)
+    _, exponents = normalize_gauge(network, params, deepest)
     for layer, value in layer_weights.items():
         if not math.isfinite(value):
             raise UserError(

@@ -20,6 +20,7 @@ from randviz.networks import Network
 from randviz.recipe import GENERATOR, Recipe, parse_recipe
 from randviz.settings import setting
 from randviz.types import Image, Key, Params, UserError
+from randviz.weights import random_weights
 
 LARGEST_SIDE = 2**14  # pixels
 SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
@@ -104,7 +105,7 @@ def choose_network(settings: NetworkSettings) -> tuple[Network, Callable[[str], 
     weights_key, _ = make_keys(settings.seed)
 
     def draw(last_layer: str) -> Params:
-        return networks.random_weights(
+        return random_weights(
             weights_key,
             network,
             scale=settings.scale,

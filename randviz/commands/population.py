@@ -38,7 +38,7 @@ from randviz.commands.inputs import (
 )
 from randviz.images import replace_atomically
 from randviz.inversion import INPUT_OFFSET
-from randviz.networks import NETWORKS, Network, weight_shapes
+from randviz.networks import NETWORKS, Network
 from randviz.population import (
     AXIS,
     GivenNetwork,
@@ -56,6 +56,7 @@ from randviz.rows import Row, Rows
 from randviz.runs import Stopped, write_record
 from randviz.settings import run_command, setting
 from randviz.types import Params, UserError
+from randviz.weights import weight_shapes
 
 KINDS = ("random", "ranvgg", "given")
 _LOG_SECONDS = 10.0

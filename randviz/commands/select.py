@@ -23,13 +23,14 @@ from randviz.commands.inputs import (
 )
 from randviz.images import replace_atomically
 from randviz.inversion import INPUT_OFFSET
-from randviz.networks import NETWORKS, random_weights, weight_shapes
+from randviz.networks import NETWORKS
 from randviz.quality import compare_images
 from randviz.recipe import Recipe, format_recipe
 from randviz.rows import Row, Rows
 from randviz.selection import LayerChoice, select_layer
 from randviz.settings import run_command, setting
 from randviz.types import UserError
+from randviz.weights import random_weights, weight_shapes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,7 @@ from randviz.rows import Row
 from randviz.selection import LayerChoice, select_layer
 from randviz.settings import setting
 from randviz.types import Image
+from randviz.weights import random_weights, weight_shapes
 
 FORMULA = """\
 The prediction: the expected minimum of K independent draws from a pool of N sorted numbers x_(i) is
@@ -95,7 +96,7 @@ def measure(settings: Settings, cell: Row) -> Row:
     """Selects among one layer's draws: in full, by a race, and on the other pictures."""
     began = time.perf_counter()
     network = _make_network(cell["input_offset"])
-    layers_below = list(networks.weight_shapes(network, cell["layer"]))[:-1]
+    layers_below = list(weight_shapes(network, cell["layer"]))[:-1]
     choose = _choose_below if cell["below"] == "stacked" else lambda *_: 0
     draws_below = tuple(
         choose(settings, cell["seed"], cell["input_offset"], layer) for layer in layers_below
@@ -131,7 +132,7 @@ def _load(settings: Settings, name: str) -> Image:
 def _choose_below(settings: Settings, seed: int, input_offset: str, layer: str) -> int:
     """The draw of a layer that stacked selection keeps, the layers below it chosen likewise."""
     network = _make_network(input_offset)
-    below = list(networks.weight_shapes(network, layer))[:-1]
+    below = list(weight_shapes(network, layer))[:-1]
     draws = tuple(_choose_below(settings, seed, input_offset, name) for name in below)
     image = _load(settings, settings.image)
     choice = _select(
@@ -152,7 +153,7 @@ def _select(
     racing: bool = False,
 ) -> LayerChoice:
     weights_key, _ = make_keys(seed)
-    params = networks.random_weights(weights_key, network, last_layer=layer, draws=draws_below)
+    params = random_weights(weights_key, network, last_layer=layer, draws=draws_below)
     params = {name: weights for name, weights in params.items() if name != layer}
     return select_layer(
         weights_key,

@@ -33,6 +33,7 @@ from randviz.settings import setting
 from randviz.style import Style
 from randviz.texture import Texture
 from randviz.types import Array, Image
+from randviz.weights import random_weights
 
 PROBLEMS = ("inversion", "texture", "style")
 SOLVERS = (*lbfgs.SOLVERS, "scipy")
@@ -97,7 +98,7 @@ def make_problem(settings: Settings, problem: str) -> tuple[lbfgs.Objective, Ima
     size = settings.image_size
     weights_key, noise_key = make_keys(settings.seed)
     network = networks.VGG19
-    params = networks.random_weights(weights_key, network)
+    params = random_weights(weights_key, network)
     image = jnp.asarray(load_image(settings.image, image_size=size))
     if problem == "inversion":
         objective = Inversion.of(network, params, image, layer=settings.layer)

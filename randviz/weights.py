@@ -1,0 +1,116 @@
+"""Random weights from keys: every layer of a network is drawn from a key of its own."""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from randviz.gaussian import draw_gaussians
+from randviz.networks import PAPER_SCALE, FeatureExtractor, Network
+from randviz.types import Array, Key, Params, UserError
+
+
+def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes of all kernels and biases down to a layer, in forward order.
+
+    Args:
+      network: the architecture.
+      last_layer: the deepest layer wanted.
+
+    Returns:
+      {layer: {"kernel": (s, s, C_in, C_out) or (inputs, C), "bias": (C,)}}.
+    """
+    layer = network.canonical_name(last_layer)
+    size = network.fc_image_size or 64
+    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, variables.get("params", {}))
+    return {step.name: shapes[step.name] for step in network.up_to(layer) if step.name in shapes}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
+def random_weights(
+    key: Key,
+    network: Network,
+    *,
+    scale: float | Array = PAPER_SCALE,
+    bias_scale: float | Array = 0.0,
+    last_layer: str | None = None,
+    draws: tuple[int, ...] = (),
+) -> Params:
+    """Draws every kernel from N(0, σ).
+
+    Each layer has a key of its own, made from its name, so the weights of a shallower cut of the
+    network are the first layers of a deeper one, bit for bit.
+
+    Args:
+      key: one Threefry key for the whole network.
+      network: the architecture.
+      scale: σ, the standard deviation of the kernels.
+      bias_scale: the standard deviation of the biases.
+      last_layer: the deepest layer wanted; by default the last before the fully connected ones,
+        which are large (VGG-19's fc6 alone has 134 million weights).
+      draws: which draw of each layer, in forward order; layers beyond the last number are draw 0.
+        A stacked network (see `selection`) is these numbers and the key.
+
+    Returns:
+      {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
+
+    Example:
+      >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
+      >>> params["conv1_2"]["kernel"].shape
+      (3, 3, 64, 64)
+
+    References:
+      He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
+      they are zero by default.
+    """
+    shapes = weight_shapes(network, last_layer or network.last_convolutional())
+    draws = draws + (0,) * (len(shapes) - len(draws))
+    layer_keys = [draw_key(key, *which) for which in zip(shapes, draws, strict=False)]
+    kernel_keys, bias_keys = zip(*map(jax.random.split, layer_keys), strict=True)
+    kernels = draw_gaussians(kernel_keys, [shape["kernel"] for shape in shapes.values()])
+    biases = draw_gaussians(bias_keys, [shape["bias"] for shape in shapes.values()])
+    return {
+        layer: {"kernel": scale * kernel, "bias": bias_scale * bias}
+        for layer, kernel, bias in zip(shapes, kernels, biases, strict=True)
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer"))
+def draw_weights(
+    key: Key,
+    network: Network,
+    layer: str,
+    *,
+    draw: int | Array,
+    scale: float | Array = PAPER_SCALE,
+    bias_scale: float | Array = 0.0,
+) -> dict[str, Array]:
+    """Draws one layer's weights, the same as `random_weights` draws for it.
+
+    Args:
+      key, network, scale, bias_scale: as in `random_weights`.
+      layer: a layer with weights.
+      draw: which draw of it.
+
+    Returns:
+      {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
+
+    Raises:
+      UserError: if the layer has no weights.
+    """
+    layer = network.canonical_name(layer)
+    shapes = weight_shapes(network, layer)
+    if layer not in shapes:
+        raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
+    keys = jax.random.split(draw_key(key, layer, draw))
+    kernel, bias = draw_gaussians(list(keys), [shapes[layer][name] for name in ("kernel", "bias")])
+    return {"kernel": scale * kernel, "bias": bias_scale * bias}
+
+
+def draw_key(key: Key, layer: str, draw: int | Array) -> Key:
+    """The key of one draw of a layer's weights: the network's key folded with name and number."""
+    layer_key = jax.random.fold_in(key, zlib.crc32(layer.encode()))
+    return jax.random.fold_in(layer_key, draw)
