@@ -6,24 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import randviz as rv
-from randviz.conv import PADDINGS, adjoint_kernel, convolve, pool
+from randviz.conv import PADDINGS, adjoint_kernel, convolve, normalize_response, pool
 
 rng = np.random.default_rng(0)
 
 
-def convolve_by_taps(x, kernel, padding):
-    border = kernel.shape[0] // 2
-    pads = ((border, border), (border, border), (0, 0))
-    padded = np.pad(np.asarray(x, np.float64), pads, mode=PADDINGS[padding])
-    height, width, _ = x.shape
-    taps = [
-        padded[i : i + height, j : j + width] @ kernel[i, j]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
+def convolve_by_taps(x, kernel, padding="zero", border=None, stride=1, groups=1, numpy=np):
+    """The sum of shifted maps times the kernel's taps, in NumPy or in jax.numpy."""
+    size = kernel.shape[0]
+    border = size // 2 if border is None else border
+    padded = numpy.pad(x, ((border, border), (border, border), (0, 0)), mode=PADDINGS[padding])
+    rows, columns = (side - size + 1 for side in padded.shape[:2])
+    parts = numpy.split(padded, groups, axis=2)
+    kernels = numpy.split(kernel, groups, axis=3)
+    found = [
+        sum(
+            part[i : i + rows : stride, j : j + columns : stride] @ own[i, j]
+            for i in range(size)
+            for j in range(size)
+        )
+        for part, own in zip(parts, kernels, strict=True)
     ]
-    return sum(taps)
+    return numpy.concatenate(found, axis=2)
 
 
 def draw(*shape):
@@ -35,7 +42,7 @@ def draw(*shape):
 def test_convolution_is_the_sum_of_its_taps(padding, shape):
     x, kernel = draw(*shape), draw(3, 3, shape[2], 5)
     found = convolve(x, kernel, padding=padding)
-    expected = convolve_by_taps(x, np.asarray(kernel, np.float64), padding)
+    expected = convolve_by_taps(np.asarray(x, np.float64), np.asarray(kernel, np.float64), padding)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -44,20 +51,30 @@ def test_one_pixel_with_zero_padding_sees_the_middle_tap():
     np.testing.assert_allclose(convolve(x, kernel)[0, 0], x[0, 0] @ kernel[1, 1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-def test_both_gradients_are_those_of_the_sum_of_taps(padding):
-    x, kernel, cotangent = draw(12, 16, 3), draw(3, 3, 3, 5), draw(12, 16, 5)
-    _, pull_back = jax.vjp(lambda x, k: convolve(x, k, padding=padding), x, kernel)
+# Krizhevsky's layers among them: a stride that leaves a rest, groups, no border, a wide one.
+SHAPES = [
+    {},
+    {"padding": "reflect"},
+    {"padding": "periodic"},
+    {"size": 5, "border": 0, "stride": 4},
+    {"size": 5, "border": 2, "groups": 2},
+    {"size": 3, "border": 1, "stride": 2, "groups": 2, "padding": "reflect"},
+    {"size": 2, "border": 0, "stride": 3},
+]
 
-    def by_taps(x, kernel):
-        padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=PADDINGS[padding])
-        return sum(
-            padded[i : i + 12, j : j + 16] @ kernel[i, j] for i in range(3) for j in range(3)
-        )
 
-    _, plain_pull_back = jax.vjp(by_taps, x, kernel)
-    for found, expected in zip(pull_back(cotangent), plain_pull_back(cotangent), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("options", SHAPES)
+def test_value_and_both_gradients_are_those_of_the_sum_of_taps(options):
+    options = dict(options)
+    size, groups = options.pop("size", 3), options.get("groups", 1)
+    x, kernel = draw(13, 16, 4), draw(size, size, 4 // groups, 6)
+    found, pull_back = jax.vjp(lambda x, k: convolve(x, k, **options), x, kernel)
+    by_taps = lambda x, k: convolve_by_taps(x, k, numpy=jnp, **options)
+    expected, plain_pull_back = jax.vjp(by_taps, x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    cotangent = draw(*expected.shape)
+    for ours, plain in zip(pull_back(cotangent), plain_pull_back(cotangent), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gradient_of_a_gradient_reaches_the_kernel():
@@ -66,10 +83,7 @@ def test_a_gradient_of_a_gradient_reaches_the_kernel():
     def size_of_gradient(kernel, convolution):
         return jnp.sum(jax.grad(lambda x: jnp.sum(convolution(x, kernel) ** 3))(x) ** 2)
 
-    def by_taps(x, kernel):
-        padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
-        return sum(padded[i : i + 6, j : j + 5] @ kernel[i, j] for i in range(3) for j in range(3))
-
+    by_taps = lambda x, kernel: convolve_by_taps(x, kernel, numpy=jnp)
     found = jax.grad(size_of_gradient)(kernel, convolve)
     expected = jax.grad(size_of_gradient)(kernel, by_taps)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
@@ -118,3 +132,30 @@ def test_pooling_by_hand_drops_the_odd_row_and_column():
     x = jnp.arange(15, dtype=jnp.float32).reshape(3, 5, 1)
     np.testing.assert_array_equal(pool(x, pooling="avg")[..., 0], [[3, 5]])
     np.testing.assert_array_equal(pool(x, pooling="max")[..., 0], [[6, 8]])
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 3), (2, 1)])
+def test_pooling_and_its_gradient_are_those_of_reduce_window(pooling, size, stride):
+    x = draw(11, 16, 3)
+
+    def by_window(x):
+        window, strides = (size, size, 1), (stride, stride, 1)
+        if pooling == "max":
+            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
+        return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / size**2
+
+    expected, plain_pull_back = jax.vjp(by_window, x)
+    found, pull_back = jax.vjp(lambda x: pool(x, pooling=pooling, size=size, stride=stride), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    cotangent = draw(*expected.shape)
+    np.testing.assert_allclose(pull_back(cotangent)[0], plain_pull_back(cotangent)[0], atol=1e-5)
+
+
+def test_response_normalisation_by_hand():
+    x = draw(2, 3, 7)
+    found = normalize_response(x, size=5, bias=2.0, slope=0.1, power=0.75)
+    for channel in range(7):
+        near = np.asarray(x)[..., max(channel - 2, 0) : channel + 3]
+        expected = x[..., channel] / (2 + 0.1 * np.sum(near**2, axis=-1)) ** 0.75
+        np.testing.assert_allclose(found[..., channel], expected, rtol=1e-5)

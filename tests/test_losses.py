@@ -187,3 +187,25 @@ def test_layer_weights_work_under_vmap_and_jit(tiny, image):
 def test_unknown_reading_is_refused(tiny, params, image):
     with pytest.raises(UserError, match="median"):
         losses.content_layer_weights(tiny, params, image, LAYERS, reading="median")
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_total_variation_of_any_power_is_a_double_loop(power):
+    image = draw(3, 4, 3)
+    x = np.asarray(image, np.float64)
+    expected = 0.0
+    for i, j, c in np.ndindex(x.shape):
+        down = x[i + 1, j, c] - x[i, j, c] if i < 2 else 0
+        right = x[i, j + 1, c] - x[i, j, c] if j < 3 else 0
+        expected += (down**2 + right**2) ** (power / 2)
+    found, gradient = jax.value_and_grad(losses.total_variation)(image, power=power)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    check_grads(lambda x: losses.total_variation(x, power=power), (image,), 1, ("rev",), rtol=1e-2)
+    flat = jax.grad(losses.total_variation)(jnp.ones_like(image), power=power)
+    np.testing.assert_array_equal(flat, 0)
+
+
+def test_alpha_norm_counts_from_mid_grey():
+    image = jnp.array([[[0.5, 1.0, 0.0]]])
+    assert float(losses.alpha_norm(image)) == 2 * 0.5**6
+    assert float(losses.alpha_norm(image, power=3)) == 2 * 0.5**3

@@ -1,4 +1,4 @@
-"""Networks as values: names, sizes, features against NumPy, weights from keys, the gauge."""
+"""Networks as values: names, sizes, features against NumPy, weights from keys."""
 
 import dataclasses
 
@@ -9,31 +9,87 @@ import pytest
 from test_conv import convolve_by_taps
 
 from randviz import networks
-from randviz.gauge import normalize_gauge
-from randviz.networks import VGG19, Conv, Dense, Pool, features
+from randviz.networks import (
+    ALEXNET,
+    CAFFENET,
+    VGG19,
+    Conv,
+    Dense,
+    Network,
+    Pool,
+    ResponseNorm,
+    features,
+)
 from randviz.types import UserError
 from randviz.weights import random_weights, weight_shapes
 
 
-def forward_by_numpy(network, params, image, offset=0.0):
-    x = 255 * np.asarray(image, np.float64) - offset
+def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):
+    x = (255 * np.asarray(image, np.float64) - offset) * scale
+    x = x[..., ::-1] if network.channel_order == "BGR" else x
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     maps = {}
     for layer in network.layers:
         if isinstance(layer, Conv):
-            weights = params[layer.name]
-            x = convolve_by_taps(x, np.asarray(weights["kernel"], np.float64), network.padding)
-            x = np.maximum(x + np.asarray(weights["bias"]), 0)
+            where = {"border": layer.border, "stride": layer.stride, "groups": layer.groups}
+            x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding, **where)
+            x = np.maximum(x + params[layer.name]["bias"], 0)
         elif isinstance(layer, Pool):
-            h, w = x.shape[0] // 2, x.shape[1] // 2
-            corners = [x[i : 2 * h : 2, j : 2 * w : 2] for i in (0, 1) for j in (0, 1)]
-            x = np.mean(corners, 0) if network.pooling == "avg" else np.max(corners, 0)
+            side = layer.size
+            windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(0, 1))
+            windows = windows[:: layer.stride, :: layer.stride]
+            x = windows.mean((3, 4)) if network.pooling == "avg" else windows.max((3, 4))
+        elif isinstance(layer, ResponseNorm):
+            reach = layer.size // 2
+            squares = np.pad(x**2, ((0, 0), (0, 0), (reach, reach)))
+            energy = np.lib.stride_tricks.sliding_window_view(squares, layer.size, axis=2).sum(-1)
+            x = x / (layer.bias + layer.slope * energy) ** layer.power
         else:
-            weights = params[layer.name]
-            x = x.reshape(1, 1, -1) @ np.asarray(weights["kernel"], np.float64)
-            x = x + np.asarray(weights["bias"])
+            x = x.reshape(1, 1, -1) @ params[layer.name]["kernel"] + params[layer.name]["bias"]
             x = np.maximum(x, 0) if layer.rectified else x
         maps[layer.name] = x
     return maps
+
+
+# Each of AlexNet's kinds of layer, in small.
+TINY_ALEXNET = Network(
+    "tiny_alexnet",
+    (
+        Conv("conv1", 8, size=5, border=0, stride=2),
+        ResponseNorm("norm1", slope=2e-3),
+        Pool("pool1", size=3),
+        Conv("conv2", 12, size=5, border=2, groups=2),
+        Pool("pool2", size=3),
+        Dense("fc6", 10, rectified=False),
+    ),
+    fc_image_size=33,
+    pooling="max",
+)
+
+
+def test_alexnet_has_its_layers_and_parameters():
+    shapes = weight_shapes(ALEXNET, "fc8")
+    assert sum(np.prod(shape) for layer in shapes.values() for shape in layer.values()) == 60965224
+    assert shapes["conv2"]["kernel"] == (5, 5, 48, 256)
+    assert shapes["fc6"]["kernel"] == (9216, 4096)  # 6 × 6 × 256 at 227 pixels
+    assert ALEXNET.smallest_side("fc6", positions=6) == 227
+    assert {*ALEXNET.layers} == {*CAFFENET.layers}
+    assert ALEXNET.layer_names[1:3] == CAFFENET.layer_names[2:0:-1] == ("norm1", "pool1")
+
+
+def test_alexnets_features_are_those_of_a_numpy_network():
+    network = dataclasses.replace(
+        TINY_ALEXNET, input_offset=(90, 100, 110), input_scale=(0.5, 1.0, 2.0), channel_order="BGR"
+    )
+    params = random_weights(jax.random.key(7), network, scale=0.1, bias_scale=0.3, last_layer="fc6")
+    image = jax.random.uniform(jax.random.key(3), (33, 33, 3))
+    found = features(network, params, image, network.layer_names)
+    scale = np.array([0.5, 1.0, 2.0])
+    expected = forward_by_numpy(network, params, image, np.array([90, 100, 110]), scale)
+    for layer in network.layer_names:
+        np.testing.assert_allclose(found[layer], expected[layer], rtol=1e-4, atol=1e-3)
+    # The normalisation makes a difference here, or it would not have been tested.
+    assert np.max(np.abs(found["norm1"] - found["conv1"])) > 0.1 * np.max(found["conv1"])
 
 
 def test_vgg19_has_its_layers_and_parameters():
@@ -115,34 +171,6 @@ def test_a_random_convolution_has_the_energy_of_its_patches(image):
     assert energy.mean() == pytest.approx(0.02**2 * patches.mean() / 2, rel=0.05)
 
 
-def test_gauge_changes_features_by_exact_powers_of_two(tiny):
-    params = random_weights(jax.random.key(7), tiny, bias_scale=0.2, last_layer="fc8")
-    image = jax.random.uniform(jax.random.key(3), (12, 12, 3))
-    before = features(tiny, params, image, tiny.layer_names)
-    normalized, exponents = normalize_gauge(tiny, params, "fc8")
-    after = features(tiny, normalized, image, tiny.layer_names)
-    for layer in tiny.layer_names:
-        np.testing.assert_array_equal(after[layer], before[layer] * 2.0 ** int(exponents[layer]))
-
-
-def test_gauge_brings_vgg19_near_one_at_any_scale():
-    image = jax.random.uniform(jax.random.key(3), (32, 32, 3))
-    network = VGG19.with_offset(0.0)
-    for scale in (1e-4, 0.015, 3.0):
-        params = random_weights(jax.random.key(0), network, scale=scale, last_layer="conv4_1")
-        normalized, _ = normalize_gauge(network, params, "conv4_1")
-        maps = features(network, normalized, image, ("conv1_1", "conv2_1", "conv4_1"))
-        for x in maps.values():
-            assert 0.1 < float(jnp.sqrt(jnp.mean(x**2))) < 4
-
-
-def test_gauge_leaves_out_what_is_deeper_and_survives_zero_weights(tiny, params):
-    silent = {**params, "conv1_1": jax.tree.map(jnp.zeros_like, params["conv1_1"])}
-    normalized, _ = normalize_gauge(tiny, silent, "conv1_2")
-    assert list(normalized) == ["conv1_1", "conv1_2"]
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(normalized))
-
-
 def test_values_are_static_and_equal_by_content(tiny):
     assert hash(dataclasses.replace(tiny)) == hash(tiny)
     assert dataclasses.replace(tiny) == tiny
@@ -189,6 +217,8 @@ def test_unknown_pooling_and_padding_are_refused():
         dataclasses.replace(VGG19, pooling="median")
     with pytest.raises(UserError, match="mirror"):
         dataclasses.replace(VGG19, padding="mirror")
+    with pytest.raises(UserError, match="GBR"):
+        dataclasses.replace(VGG19, channel_order="GBR")
 
 
 def test_dense_is_the_only_layer_that_fixes_the_size(tiny):

@@ -47,6 +47,20 @@ def test_inversion_by_hand(tiny, params, image, other_image):
     np.testing.assert_allclose(objective(other_image), expected, rtol=1e-4)
 
 
+def test_mahendrans_inversion_by_hand(tiny, params, image, other_image):
+    terms = {"tv_weight": 0.3, "tv_power": 3.0, "alpha_weight": 0.7, "alpha_power": 4}
+    objective = rv.Inversion.of(tiny, params, image, layer="conv2_1", weighting="energy", **terms)
+    found, target = (
+        rv.features(tiny, params, x, "conv2_1")["conv2_1"] for x in (other_image, image)
+    )
+    expected = jnp.sum((found - target) ** 2) / jnp.sum(target**2)
+    expected += 0.3 * rv.total_variation(other_image, power=3.0)
+    expected += 0.7 * jnp.sum((other_image - 0.5) ** 4)
+    np.testing.assert_allclose(objective(other_image), expected, rtol=1e-4)
+    with pytest.raises(UserError, match="norm.*omega or energy"):
+        rv.Inversion.of(tiny, params, image, layer="conv2_1", weighting="norm")
+
+
 def test_texture_by_hand(tiny, params, image, other_image, texture):
     maps = rv.features(tiny, params, other_image, LAYERS)
     targets = rv.features(tiny, params, image, LAYERS)
