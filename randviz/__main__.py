@@ -6,6 +6,7 @@ Commands:
   invert      rebuild a picture from the features of one layer
   texture     make more of a texture
   style       paint a photograph in the style of a painting
+  compare     rebuild pictures through random and through trained weights, side by side
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
   demo        all three on sample pictures, in minutes, with a page to look at
@@ -18,7 +19,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("invert", "texture", "style", "select", "population", "demo")
+COMMANDS = ("invert", "texture", "style", "compare", "select", "population", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

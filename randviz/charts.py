@@ -29,6 +29,20 @@ def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def format_markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown.
+
+    Args:
+      header: a name for each column.
+      lines: what stands in each column, as it is written.
+
+    Returns:
+      The table's lines, without an end of line after the last.
+    """
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, rule, *lines))
+
+
 def draw_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
     """Draws the distances, a panel for each picture and layer and a box for each kind.
 

@@ -98,6 +98,21 @@ def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
     return np.clip(np.stack(channels, axis=-1), 0, 1)  # Lanczos overshoots at edges
 
 
+def crop_square(image: np.ndarray) -> np.ndarray:
+    """Takes the largest square in the middle of an image.
+
+    Args:
+      image: [H, W, 3].
+
+    Returns:
+      [S, S, 3], S the smaller of H and W.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Saves an image, clipped to [0, 1] and rounded to 8 bits, whole or not at all.
 

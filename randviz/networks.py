@@ -199,7 +199,8 @@ class Network:
         if isinstance(path[-1], Dense) and {height, width} != {self.fc_image_size}:
             raise UserError(
                 f"the image is {width}×{height} pixels, but layer {layer!r} is fully connected and"
-                f" needs exactly {self.fc_image_size}×{self.fc_image_size}."
+                f" needs exactly {self.fc_image_size}×{self.fc_image_size}; cut out a square and"
+                f" scale it to that (--square --image_size={self.fc_image_size})."
             )
 
 

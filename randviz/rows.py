@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from randviz.images import replace_atomically
@@ -17,6 +17,7 @@ class Rows:
 
     Attributes:
       folder: where.
+      facts: everything that the rows depend on, plain values as JSON reads them.
       rows: all rows measured so far, in the order they were measured.
     """
 
@@ -32,7 +33,7 @@ class Rows:
             their settings.
         """
         self.folder = prepare_folder(folder)
-        self._facts = json.loads(json.dumps(facts))  # as it will be read back: tuples are lists
+        self.facts = json.loads(json.dumps(facts))  # as it will be read back: tuples are lists
         self._path, self._record = self.folder / "rows.jsonl", self.folder / "run.json"
         self.rows: list[Row] = []
         if self._path.exists():
@@ -43,7 +44,7 @@ class Rows:
             found = json.loads(self._record.read_text())
         except (OSError, ValueError):
             found = {}
-        different = [name for name in self._facts if found.get(name) != self._facts[name]]
+        different = [name for name in self.facts if found.get(name) != self.facts[name]]
         if different:
             raise UserError(
                 f"{self.folder} holds rows of other settings ({self._name(different, found)}; see"
@@ -61,18 +62,23 @@ class Rows:
         """The settings that differ, by name where both sides have names."""
         names = []
         for name in different:
-            old, new = found.get(name), self._facts[name]
+            old, new = found.get(name), self.facts[name]
             if isinstance(old, dict) and isinstance(new, dict):
                 names += [key for key in new if old.get(key) != new[key]]
             else:
                 names.append(name)
         return ", ".join(names)
 
+    def missing(self, cells: Iterable[Row]) -> list[Row]:
+        """Those of the cells, in their order, that no row has under "cell"."""
+        done = [row["cell"] for row in self.rows]
+        return [cell for cell in cells if cell not in done]
+
     def append(self, row: Row) -> None:
         """Adds a row, in memory and on disk."""
         # With the first row and not before, so that a mistake in the settings costs nothing.
         if not self.rows:
-            write_record(self._record, {**self._facts, **describe_machine()})
+            write_record(self._record, {**self.facts, **describe_machine()})
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from randviz import networks
 from randviz.__main__ import COMMANDS, main
 from randviz.commands import demo, descent, select
-from randviz.commands.inputs import load_recipe
+from randviz.commands.network_choice import load_recipe
 from randviz.images import load_image
 from randviz.recipe import format_recipe
 from randviz.types import UserError

@@ -293,7 +293,9 @@ def test_boxes_reach_from_the_minimum_to_the_maximum():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--kinds=trained", "'trained'"),
+        ("--kinds=learned", "'learned'"),
+        ("--kinds=trained", "--trained_weights="),
+        ("--trained_weights=vgg.h5", "add trained to --kinds"),
         ("--kinds=", "--kinds="),
         ("--kinds=random,random", "twice"),
         ("--kinds=given", "recipe"),

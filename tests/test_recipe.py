@@ -10,7 +10,8 @@ import pytest
 import scipy.special
 
 from randviz import networks
-from randviz.commands.inputs import SHIPPED_RECIPES, load_recipe, make_keys
+from randviz.commands.inputs import make_keys
+from randviz.commands.network_choice import SHIPPED_RECIPES, load_recipe
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import UserError
 from randviz.weights import draw_key, draw_weights, weight_shapes

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 
 from randviz import lbfgs, losses, networks, runs
-from randviz.commands.inputs import LARGEST_SIDE, NetworkSettings, Picture, load_picture
+from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
+from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.images import check_suffix, save_image
@@ -28,6 +29,10 @@ class DescentSettings(NetworkSettings):
         "Longest side in pixels that pictures are resized to.",
         lower_bound=1,
         upper_bound=LARGEST_SIDE,
+    )
+    square: bool = setting(
+        False,
+        "Takes the largest square in the middle of each picture; fully connected layers need one.",
     )
     num_steps: int = setting(
         500, "Steps of descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
@@ -59,6 +64,7 @@ class Task(NamedTuple):
     Attributes:
       name: of the command.
       settings: of the command.
+      choice: whose network it is.
       objective: image → scalar.
       start: [H, W, 3].
       pictures: {flag: Picture}, everything read from outside.
@@ -69,6 +75,7 @@ class Task(NamedTuple):
 
     name: str
     settings: DescentSettings
+    choice: Choice
     objective: lbfgs.Objective
     start: Image
     pictures: Mapping[str, Picture]
@@ -162,6 +169,7 @@ def run_task(task: Task) -> Image:
     facts = {
         "command": task.name,
         "settings": dataclasses.asdict(settings),
+        "network": {**describe_network(task.objective.network), **task.choice.facts},
         "pictures": {flag: picture.facts for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }

@@ -3,6 +3,9 @@
 Examples:
   randviz invert --image=chelsea --layer=pool4 --image_size=128 --num_steps=300 --out_dir=out/cat
   randviz invert --image=me.jpg --layer=pool5 --tv_weight=0.01
+  randviz invert --image=me.jpg --layer=fc6 --square --image_size=256
+  randviz invert --image=me.jpg --layer=conv3 --network=caffenet --square --image_size=227 \\
+    --weighting=energy --tv_weight=4.4e-4 --alpha_weight=1.5e-4   (as Mahendran and Vedaldi did)
 """
 
 import dataclasses
@@ -16,7 +19,8 @@ from randviz.commands.descent import (
     paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import choose_network, load_picture, make_keys
+from randviz.commands.inputs import load_picture, make_keys
+from randviz.commands.network_choice import choose_network
 from randviz.inversion import Inversion
 from randviz.quality import compare_images
 from randviz.settings import run_command, setting
@@ -33,23 +37,40 @@ class Settings(DescentSettings):
         "γ of the total variation; 0.003 to 0.01 helps deep layers, the paper has 0.",
         lower_bound=0,
     )
+    tv_power: float = setting(
+        2.0, "β, to which differences of pixels are raised in it.", lower_bound=1, upper_bound=10
+    )
+    alpha_weight: float = setting(
+        0.0, "Of the α-norm of the picture around mid-grey; the paper has none.", lower_bound=0
+    )
+    alpha_power: int = setting(6, "α of that norm.", lower_bound=2, upper_bound=20)
+    weighting: str = setting(
+        "omega",
+        "What the loss is multiplied by: omega, the paper's ω; or energy, one over the energy of"
+        " the target's features, as Mahendran and Vedaldi did.",
+        choices=inversion.WEIGHTINGS,
+    )
     out_dir: str = setting("out/invert", "Folder for the picture and its record, run.json.")
 
 
 def run(settings: Settings) -> None:
     """Inverts one layer's features of one picture."""
-    picture = load_picture("image", settings.image, settings.image_size)
-    network, draw = choose_network(settings)
-    network = network.with_offset(inversion.INPUT_OFFSET)
+    picture = load_picture("image", settings.image, settings.image_size, square=settings.square)
+    choice = choose_network(settings)
+    network = choice.network.with_offset(inversion.INPUT_OFFSET)
     network.check_image(picture.image.shape, settings.layer)
     _, noise_key = make_keys(settings.seed)
-    params = draw(settings.layer)
+    params = choice.draw(settings.layer)
     objective = Inversion.of(
         network,
         params,
         picture.image,
         layer=settings.layer,
         tv_weight=settings.tv_weight,
+        tv_power=settings.tv_power,
+        alpha_weight=settings.alpha_weight,
+        alpha_power=settings.alpha_power,
+        weighting=settings.weighting,
         reading=settings.reading,
     )
     start, extra = make_start(settings, noise_key, picture.image, inversion.NOISE_STD)
@@ -58,6 +79,7 @@ def run(settings: Settings) -> None:
         Task(
             name="invert",
             settings=settings,
+            choice=choice,
             objective=objective,
             start=start,
             pictures={"image": picture, **extra},

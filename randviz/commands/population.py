@@ -27,14 +27,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from randviz.charts import draw_boxes, format_table
-from randviz.commands.inputs import (
-    LARGEST_SIDE,
+from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture, make_keys
+from randviz.commands.network_choice import (
+    Choice,
     NetworkSettings,
-    Picture,
-    choose_network,
-    load_picture,
+    choose_trained,
+    choose_untrained,
+    describe_network,
     load_recipe,
-    make_keys,
 )
 from randviz.images import replace_atomically
 from randviz.inversion import INPUT_OFFSET
@@ -51,14 +51,13 @@ from randviz.population import (
 )
 from randviz.processes import join_processes, together
 from randviz.quality import compare_images
-from randviz.recipe import format_recipe
 from randviz.rows import Row, Rows
 from randviz.runs import Stopped, write_record
 from randviz.settings import run_command, setting
-from randviz.types import Params, UserError
+from randviz.types import UserError
 from randviz.weights import weight_shapes
 
-KINDS = ("random", "ranvgg", "given")
+KINDS = ("random", "ranvgg", "given", "trained")
 _LOG_SECONDS = 10.0
 # What a row does not depend on: how many others there are, and where it is computed and kept.
 _BESIDE_THE_POINT = (
@@ -80,7 +79,8 @@ class Settings(NetworkSettings):
     kinds: tuple[str, ...] = setting(
         ("random", "ranvgg"),
         "Whose networks: random; ranvgg, selected layer by layer on --reference_image; given, the"
-        " one network that --network names, with other noises only.",
+        " one network that --network names, and trained, the one in --trained_weights, with other"
+        " noises only.",
     )
     num_networks: int = setting(8, "Networks of each kind.", lower_bound=1, upper_bound=10**6)
     num_noises: int = setting(
@@ -93,6 +93,7 @@ class Settings(NetworkSettings):
     image_size: int = setting(
         64, "Longest side of all pictures in pixels.", lower_bound=1, upper_bound=LARGEST_SIDE
     )
+    square: bool = setting(False, "Takes the largest square in the middle of each picture.")
     num_steps: int = setting(
         500, "Steps of each descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
     )
@@ -131,14 +132,14 @@ class Study(NamedTuple):
     """What is measured on what.
 
     Attributes:
-      network: the architecture.
+      networks: the architecture and its conventions, by the name of the kind.
       layers: canonical names, in forward order.
       pictures: by the name that the user gave.
       kinds: by name.
       facts: everything that a row depends on, plain values.
     """
 
-    network: Network
+    networks: Mapping[str, Network]
     layers: tuple[str, ...]
     pictures: Mapping[str, Picture]
     kinds: Mapping[str, Kind]
@@ -157,11 +158,13 @@ def plan_study(settings: Settings) -> Study:
         if len(set(names)) < len(names):
             raise UserError(f"--{flag}={','.join(names)} names one twice; name each once.")
     recipe = None if settings.network in NETWORKS else load_recipe(settings.network)
-    _check_kinds(settings.kinds, weights_are_given=recipe is not None)
-    network, draw = choose_network(settings)
-    network = network.with_offset(INPUT_OFFSET)
-    layers = network.canonical_names(settings.layers)
-    load = functools.partial(_load_picture, settings, network, layers[-1])
+    _check_kinds(settings, weights_are_given=recipe is not None)
+    choices = {kind: choose_untrained(settings) for kind in settings.kinds if kind != "trained"}
+    if "trained" in settings.kinds:
+        choices["trained"] = choose_trained(settings)
+    networks = {kind: choice.network.with_offset(INPUT_OFFSET) for kind, choice in choices.items()}
+    layers = next(iter(networks.values())).canonical_names(settings.layers)
+    load = functools.partial(_load_picture, settings, networks.values(), layers[-1])
     pictures = {name: load("image", name) for name in settings.image or ("",)}
     reference = None
     if "ranvgg" in settings.kinds:
@@ -169,18 +172,19 @@ def plan_study(settings: Settings) -> Study:
     sampling = {
         "scale": (recipe or settings).scale,
         "bias_scale": (recipe or settings).bias_scale,
-        "network": network,
         "last_layer": layers[-1],
     }
     makers = {
-        "random": lambda: RandomNetworks(**sampling),
+        "random": lambda: RandomNetworks(network=networks["random"], **sampling),
         "ranvgg": lambda: StackedNetworks(
+            network=networks["ranvgg"],
             reference=reference.image,
             num_candidates=settings.num_candidates,
             num_steps=settings.selection_steps,
             **sampling,
         ),
-        "given": lambda: _give(network, draw(layers[-1]), layers[-1]),
+        "given": lambda: _give(choices["given"], layers[-1]),
+        "trained": lambda: _give(choices["trained"], layers[-1]),
     }
     kinds = {kind: makers[kind]() for kind in settings.kinds}
     values = dataclasses.asdict(settings)
@@ -189,17 +193,23 @@ def plan_study(settings: Settings) -> Study:
         "settings": {k: v for k, v in values.items() if k not in _BESIDE_THE_POINT},
         "pictures": {name: picture.facts for name, picture in pictures.items()},
         "reference": reference and reference.facts,
-        "recipe": recipe and format_recipe(recipe),
+        "networks": {
+            kind: {**describe_network(networks[kind]), **choice.facts}
+            for kind, choice in choices.items()
+        },
     }
-    return Study(network, layers, pictures, kinds, facts)
+    return Study(networks, layers, pictures, kinds, facts)
 
 
-def _give(network: Network, params: Params, last_layer: str) -> GivenNetwork:
+def _give(choice: Choice, last_layer: str) -> GivenNetwork:
+    params = choice.draw(last_layer)
     # No deeper than needed, so that all kinds are one program.
-    return GivenNetwork({layer: params[layer] for layer in weight_shapes(network, last_layer)})
+    names = weight_shapes(choice.network, last_layer)
+    return GivenNetwork({layer: params[layer] for layer in names})
 
 
-def _check_kinds(kinds: Sequence[str], *, weights_are_given: bool) -> None:
+def _check_kinds(settings: Settings, *, weights_are_given: bool) -> None:
+    kinds = settings.kinds
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"--kinds has {kind!r}, which is none of {', '.join(KINDS)}.")
@@ -209,16 +219,21 @@ def _check_kinds(kinds: Sequence[str], *, weights_are_given: bool) -> None:
         raise UserError("the kind given needs a network with weights; give --network= a recipe.")
     if weights_are_given and "given" not in kinds:
         raise UserError("--network names a network with weights of its own; add given to --kinds.")
+    if "trained" in kinds and not settings.trained_weights:
+        raise UserError("the kind trained needs a file; name one with --trained_weights=.")
+    if settings.trained_weights and "trained" not in kinds:
+        raise UserError("--trained_weights is given but not used; add trained to --kinds.")
 
 
-def _load_picture(settings, network, last_layer, flag, name) -> Picture:
-    picture = load_picture(flag, name, settings.image_size)
-    network.check_image(picture.image.shape, last_layer)
-    if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
-        raise UserError(
-            f"the picture {name} is nothing but the input offset, to which no network answers; take"
-            " another picture or --input_offset."
-        )
+def _load_picture(settings, networks, last_layer, flag, name) -> Picture:
+    picture = load_picture(flag, name, settings.image_size, square=settings.square)
+    for network in networks:
+        network.check_image(picture.image.shape, last_layer)
+        if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
+            raise UserError(
+                f"the picture {name} is nothing but the input offset, to which no network answers;"
+                " take another picture or --input_offset."
+            )
     return picture
 
 
@@ -232,8 +247,8 @@ def list_cells(settings: Settings, study: Study) -> list[Cell]:
         range(settings.num_noises),
     )
     cells = itertools.starmap(Cell, itertools.product(*axes))
-    # A network that is given is one network.
-    return [cell for cell in cells if cell.kind != "given" or cell.network == 0]
+    single = ("given", "trained")
+    return [cell for cell in cells if cell.kind not in single or cell.network == 0]
 
 
 def run(settings: Settings) -> None:
@@ -295,7 +310,7 @@ def _measure_block(settings, study, wanted, numbers, mesh, watch) -> dict[Cell, 
             result, seconds = _time(
                 reconstruct_through,
                 noise_key,
-                study.network,
+                study.networks[kind],
                 params,
                 target,
                 noise=noise,

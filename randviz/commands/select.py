@@ -14,13 +14,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from randviz.commands.inputs import (
-    LARGEST_SIDE,
-    NetworkSettings,
-    choose_network,
-    load_picture,
-    make_keys,
-)
+from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
+from randviz.commands.network_choice import NetworkSettings, choose_untrained
 from randviz.images import replace_atomically
 from randviz.inversion import INPUT_OFFSET
 from randviz.networks import NETWORKS
@@ -56,7 +51,9 @@ def run(settings: Settings) -> None:
     picture = load_picture("reference_image", settings.reference_image, settings.image_size)
     if settings.network not in NETWORKS:
         raise UserError("a network is selected from an architecture; name one with --network=.")
-    network, _ = choose_network(settings)
+    if settings.trained_weights:
+        raise UserError("random draws are selected, not trained ones; leave out --trained_weights.")
+    network = choose_untrained(settings).network
     # The selection inverts, so it sees the input as inversion does; the recipe leaves it open.
     inverted = network.with_offset(INPUT_OFFSET)
     inverted.check_image(picture.image.shape, settings.last_layer)

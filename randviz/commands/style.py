@@ -19,7 +19,8 @@ from randviz.commands.descent import (
     paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import choose_network, load_picture, make_keys
+from randviz.commands.inputs import load_picture, make_keys
+from randviz.commands.network_choice import choose_network
 from randviz.settings import run_command, setting
 from randviz.style import Style, keep_colors
 from randviz.types import UserError
@@ -60,15 +61,18 @@ class Settings(DescentSettings):
 
 def run(settings: Settings) -> None:
     """Transfers one style, or a blend of several."""
-    content = load_picture("content_image", settings.content_image, settings.image_size)
+    content = load_picture(
+        "content_image", settings.content_image, settings.image_size, square=settings.square
+    )
     if not settings.style_image:
         raise UserError("no picture is given; name a file or a sample with --style_image=.")
     paintings = [
-        load_picture("style_image", source, settings.image_size) for source in settings.style_image
+        load_picture("style_image", source, settings.image_size, square=settings.square)
+        for source in settings.style_image
     ]
     shares = read_shares(settings.style_shares, len(paintings))
-    network, draw = choose_network(settings)
-    network = network.with_offset(style.INPUT_OFFSET)
+    choice = choose_network(settings)
+    network = choice.network.with_offset(style.INPUT_OFFSET)
     content_layers = network.canonical_names(settings.content_layers)
     style_layers = network.canonical_names(settings.style_layers)
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
@@ -76,7 +80,7 @@ def run(settings: Settings) -> None:
     for painting in paintings:
         network.check_image(painting.image.shape, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = draw(deepest)
+    params = choice.draw(deepest)
     objective = Style.of(
         network,
         params,
@@ -96,6 +100,7 @@ def run(settings: Settings) -> None:
         Task(
             name="style",
             settings=settings,
+            choice=choice,
             objective=objective,
             start=start,
             pictures={"content_image": content, **named, **extra},

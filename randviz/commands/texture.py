@@ -19,7 +19,8 @@ from randviz.commands.descent import (
     paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import LARGEST_SIDE, choose_network, load_picture, make_keys
+from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
+from randviz.commands.network_choice import choose_network
 from randviz.settings import run_command, setting
 from randviz.texture import Texture
 from randviz.types import UserError
@@ -41,15 +42,17 @@ class Settings(DescentSettings):
 
 def run(settings: Settings) -> None:
     """Synthesises one texture."""
-    picture = load_picture("texture_image", settings.texture_image, settings.image_size)
-    network, draw = choose_network(settings)
-    network = network.with_offset(texture.INPUT_OFFSET)
+    picture = load_picture(
+        "texture_image", settings.texture_image, settings.image_size, square=settings.square
+    )
+    choice = choose_network(settings)
+    network = choice.network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers)
     height, width = read_size(settings.output_size) or picture.image.shape[:2]
     network.check_image(picture.image.shape, layers[-1])
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = draw(layers[-1])
+    params = choice.draw(layers[-1])
     objective = Texture.of(network, params, picture.image, layers=layers, reading=settings.reading)
     canvas = jnp.zeros((height, width, 3))
     start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)
@@ -57,6 +60,7 @@ def run(settings: Settings) -> None:
         Task(
             name="texture",
             settings=settings,
+            choice=choice,
             objective=objective,
             start=start,
             pictures={"texture_image": picture, **extra},

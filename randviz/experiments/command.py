@@ -38,12 +38,10 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
         cells = experiment.cells(settings)
         values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
         kept = Rows(settings.out_dir, {"experiment": experiment.name, "settings": values})
-        done = [row["cell"] for row in kept.rows]
-        for index, cell in enumerate(cells, 1):
-            if cell not in done:
-                words = " ".join(str(value) for value in cell.values())
-                print(f"{experiment.name}: {index}/{len(cells)} {words}", flush=True)
-                kept.append({"cell": cell, **experiment.measure(settings, cell)})
+        for cell in kept.missing(cells):
+            words = " ".join(str(value) for value in cell.values())
+            print(f"{experiment.name}: {len(kept.rows) + 1}/{len(cells)} {words}", flush=True)
+            kept.append({"cell": cell, **experiment.measure(settings, cell)})
         in_order = sorted(kept.rows, key=lambda row: cells.index(row["cell"]))
         experiment.draw(settings, in_order, pathlib.Path(settings.out_dir))
 

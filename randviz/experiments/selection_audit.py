@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz import networks
-from randviz.commands.inputs import make_keys, read_offset
+from randviz.commands.inputs import make_keys
+from randviz.commands.network_choice import read_offset
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.experiments.selection_statistics import (
     Estimate,

@@ -1,0 +1,234 @@
+"""Rebuilds pictures through an untrained network and through the trained one, side by side.
+
+Equal steps from the same starting noise, layer by layer, as in the paper's figure 2: random above,
+trained below. Distance, PSNR and SSIM stand under each picture and in a table. Without trained
+weights their row says so.
+
+Examples:
+  randviz compare --image=chelsea --image_size=128 --num_steps=200
+  randviz compare --image=girl.png,house.png --trained_weights=vgg19.h5 --layers=pool1,pool3,pool5
+  randviz compare --image=me.jpg --network=ranvgg --trained_weights=vgg19.h5
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from randviz.charts import format_markdown
+from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture, make_keys
+from randviz.commands.network_choice import (
+    Choice,
+    NetworkSettings,
+    choose_trained,
+    choose_untrained,
+    describe_network,
+)
+from randviz.gaussian import draw_noise_image
+from randviz.grids import draw_grid
+from randviz.images import load_image, replace_atomically, save_image
+from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
+from randviz.quality import compare_images
+from randviz.rows import Row, Rows
+from randviz.runs import descend, forget
+from randviz.settings import run_command, setting
+from randviz.types import Image, UserError
+
+MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(NetworkSettings):
+    """Settings of `randviz compare`."""
+
+    image: tuple[str, ...] = setting((), "The pictures: paths or samples, with commas between.")
+    layers: tuple[str, ...] = setting(
+        ("pool1", "pool2", "pool3", "pool4", "pool5"), "The layers inverted, one at a time."
+    )
+    image_size: int = setting(
+        128, "Longest side of all pictures in pixels.", lower_bound=1, upper_bound=LARGEST_SIDE
+    )
+    square: bool = setting(
+        False,
+        "Takes the largest square in the middle of each picture; fully connected layers need one.",
+    )
+    num_steps: int = setting(
+        200, "Steps of each descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
+    )
+    out_dir: str = setting("out/compare", "Folder for the pictures, the panels and the table.")
+
+
+def run(settings: Settings) -> None:
+    """Measures what is missing, descent by descent, and draws the panels and the table."""
+    if not settings.image:
+        raise UserError("no picture is given; name files or samples with --image=.")
+    if len(set(settings.image)) < len(settings.image):
+        raise UserError(f"--image={','.join(settings.image)} names one twice; name each once.")
+    pictures = {
+        source: load_picture("image", source, settings.image_size, square=settings.square)
+        for source in settings.image
+    }
+    choices = [choose_untrained(settings)]
+    if settings.trained_weights:
+        choices.append(choose_trained(settings))
+    choices = {
+        choice.label: choice._replace(network=choice.network.with_offset(INPUT_OFFSET))
+        for choice in choices
+    }
+    first = next(iter(choices.values()))
+    layers = first.network.canonical_names(settings.layers)
+    for choice in choices.values():
+        for picture in pictures.values():
+            choice.network.check_image(picture.image.shape, layers[-1])
+    values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
+    facts = {
+        "command": "compare",
+        "settings": values,
+        "pictures": {source: picture.facts for source, picture in pictures.items()},
+        "networks": {
+            label: {**describe_network(choice.network), **choice.facts}
+            for label, choice in choices.items()
+        },
+    }
+    kept = Rows(settings.out_dir, facts)
+    cells = [
+        {"image": source, "weights": label, "layer": layer}
+        for source in pictures
+        for label in choices
+        for layer in layers
+    ]
+    measure_cells(kept, cells, pictures, choices, settings)
+    rows = {tuple(row["cell"].values()): row for row in kept.rows}
+    labels = [first.label, "trained"]
+    for source, picture in pictures.items():
+        panel = draw_panel(kept.folder, source, picture.image, labels, layers, rows, settings)
+        save_image(kept.folder / f"{_stem(source)}_panel.png", panel)
+    table = format_comparison(list(pictures), labels, layers, rows)
+    with replace_atomically(kept.folder / "table.md") as temporary:
+        temporary.write_text(table + "\n")
+    print(f"{table}\ncompare: wrote {kept.folder}: panels, table.md, rows.jsonl, run.json")
+
+
+def measure_cells(
+    kept: Rows,
+    cells: Sequence[Row],
+    pictures: Mapping[str, Picture],
+    choices: Mapping[str, Choice],
+    settings: Settings,
+) -> None:
+    """Measures the cells that have no row yet and saves each picture under `picture_name`.
+
+    Raises:
+      runs.Stopped: if the user stopped it; the descent that was on its way goes on another time.
+    """
+    _, noise_key = make_keys(settings.seed)
+    draw = functools.cache(lambda label: choices[label].draw(cells[-1]["layer"]))
+    for cell in kept.missing(cells):
+        target, network = pictures[cell["image"]].image, choices[cell["weights"]].network
+        objective = Inversion.of(network, draw(cell["weights"]), target, layer=cell["layer"])
+        run = descend(
+            objective,
+            draw_noise_image(noise_key, target.shape[:2], std=NOISE_STD),
+            num_steps=settings.num_steps,
+            folder=kept.folder,
+            facts=(kept.facts, cell),
+            label=f"compare {len(kept.rows) + 1}/{len(cells)}: {' '.join(cell.values())}",
+        )
+        save_image(kept.folder / picture_name(**cell), run.image)
+        measures = {
+            "final_loss": float(run.trace.loss[-1]),
+            "evaluations": int(run.trace.evaluations.sum()),
+            "seconds": round(run.seconds, 2),
+        }
+        kept.append({"cell": cell, **compare_images(run.image, target), **measures})
+        forget(kept.folder, (kept.facts, cell))
+
+
+def _stem(source: str) -> str:
+    """A file name for a picture; two pictures of one name in different folders get two."""
+    path = pathlib.PurePath(source)
+    if source == path.name:
+        return path.stem
+    return f"{path.stem}_{hashlib.sha256(source.encode()).hexdigest()[:4]}"
+
+
+def picture_name(image: str, weights: str, layer: str) -> str:
+    """The file that a cell's reconstruction is saved under."""
+    return f"{_stem(image)}_{weights}_{layer}.png"
+
+
+def draw_panel(
+    folder: pathlib.Path,
+    source: str,
+    image: Image,
+    labels: Sequence[str],
+    layers: Sequence[str],
+    rows: Mapping[tuple[str, str, str], Row],
+    settings: Settings,
+) -> Image:
+    """Draws one picture's reconstructions, a row for each network and a column for each layer.
+
+    Args:
+      folder: of the reconstructions.
+      source: the picture's name.
+      image: [H, W, 3], the picture itself.
+      labels: of the networks; one without rows is "not run".
+      layers: in forward order.
+      rows: by picture, network and layer.
+      settings: of the command.
+
+    Returns:
+      [H', W', 3], with distance, PSNR and SSIM under each reconstruction.
+    """
+    _, noise_key = make_keys(settings.seed)
+    noise = draw_noise_image(noise_key, image.shape[:2], std=NOISE_STD)
+    lines, captions = [], []
+    for label, beside in zip(labels, ((image, "the picture"), (noise, "the start")), strict=True):
+        found = [rows.get((source, label, layer)) for layer in layers]
+        lines.append(
+            [beside[0]]
+            + [row and load_image(folder / picture_name(**row["cell"])) for row in found]
+        )
+        captions.append([beside[1]] + [row and _describe(row) for row in found])
+    return draw_grid(lines, row_labels=labels, column_labels=["", *layers], captions=captions)
+
+
+def _describe(row: Row) -> str:
+    return f"{row['distance']:.1f} grey levels, {row['psnr']:.1f} dB, SSIM {row['ssim']:.2f}"
+
+
+def format_comparison(
+    sources: Sequence[str],
+    labels: Sequence[str],
+    layers: Sequence[str],
+    rows: Mapping[tuple[str, str, str], Row],
+) -> str:
+    """The measures as a table in Markdown, a line for each picture and layer.
+
+    Args:
+      sources, labels, layers: of pictures and networks, and the layers.
+      rows: by picture, network and layer; what is missing is "not run".
+
+    Returns:
+      The lines.
+    """
+    header = ["picture", "layer"]
+    header += [f"{measure}, {label}" for measure in MEASURES for label in labels]
+    lines: list[list[Any]] = []
+    for source in sources:
+        for layer in layers:
+            found = [rows.get((source, label, layer)) for label in labels]
+            cells = [
+                f"{row[measure]:{form}}" if row else "not run"
+                for measure, form in MEASURES.items()
+                for row in found
+            ]
+            lines.append([pathlib.PurePath(source).name, layer, *cells])
+    return format_markdown(header, lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz compare", Settings, run, argv, __doc__)

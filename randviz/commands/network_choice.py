@@ -1,0 +1,271 @@
+"""Which network a command uses: random, chosen before, or trained."""
+
+import dataclasses
+import importlib.resources
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from randviz import networks
+from randviz.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
+from randviz.commands.inputs import load_picture, make_keys
+from randviz.conv import PADDINGS, POOLINGS
+from randviz.gauge import normalize_activations
+from randviz.networks import Dense, Network, ResponseNorm
+from randviz.recipe import Recipe, format_recipe, parse_recipe
+from randviz.settings import setting
+from randviz.types import Params, UserError
+from randviz.weights import random_weights
+
+SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
+_TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks were trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """Settings that say which network it is."""
+
+    network: str = setting(
+        "vgg19",
+        f"An architecture ({', '.join(networks.NETWORKS)}) with random weights; or a network chosen"
+        f" before: {', '.join(SHIPPED_RECIPES)}, a file with a recipe, or the recipe itself.",
+    )
+    trained_weights: str = setting(
+        "",
+        "A file with trained weights for the architecture, in place of random ones: Keras .h5,"
+        " .safetensors, PyTorch .pth, .npz, or MatConvNet .mat.",
+    )
+    input_convention: str = setting(
+        "auto",
+        "What the trained network was fed: caffe (BGR, 0 to 255, minus the mean), torch (RGB,"
+        " [0, 1], minus the mean, over the deviation), matconvnet (RGB, 0 to 255, minus the mean);"
+        " auto as the file's kind has it.",
+        choices=("auto", *INPUT_CONVENTIONS),
+    )
+    normalization_images: tuple[str, ...] = setting(
+        ("astronaut", "chelsea", "coffee", "rocket"),
+        "Pictures over which the mean activation of each trained filter is made 1, as Gatys did;"
+        " empty takes the weights as they are. AlexNet cannot be normalised and is not.",
+    )
+    seed: int = setting(
+        0,
+        "Of the random weights and the starting noise.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+    )
+    scale: float = setting(
+        networks.PAPER_SCALE,
+        "σ, the standard deviation of the random weights. Without biases it is a choice of units:"
+        " the picture is the same.",
+        lower_bound=1e-5,
+        upper_bound=1e3,
+    )
+    bias_scale: float = setting(
+        0.0, "Standard deviation of the random biases; the paper has none.", lower_bound=0
+    )
+    pooling: str = setting(
+        "auto",
+        "How windows are pooled; auto is avg for VGG-19 and max for AlexNet.",
+        choices=("auto", *POOLINGS),
+    )
+    padding: str = setting(
+        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
+    )
+    input_offset: str = setting(
+        "auto",
+        "Subtracted from pixel values in 0 to 255 before the first layer: a number, mean for the"
+        " ImageNet mean, or auto for what the task, or the trained network, works best with.",
+    )
+
+
+class Choice(NamedTuple):
+    """A network, and how its weights are had.
+
+    Attributes:
+      label: a word for people: random, trained, or what the recipe is called.
+      network: the architecture and its conventions.
+      draw: the deepest layer wanted → weights. Raises UserError for a layer beyond the recipe's or
+        the file's last, and for weights that do not agree with the recipe's check.
+      facts: what the weights are, plain values, for the record.
+    """
+
+    label: str
+    network: Network
+    draw: Callable[[str], Params]
+    facts: Mapping[str, Any]
+
+
+def choose_network(settings: NetworkSettings) -> Choice:
+    """The network that the settings name.
+
+    Raises:
+      UserError: as `choose_trained` or `choose_untrained`.
+    """
+    return choose_trained(settings) if settings.trained_weights else choose_untrained(settings)
+
+
+def choose_untrained(settings: NetworkSettings) -> Choice:
+    """The network that the settings name, whether or not they name trained weights too.
+
+    Raises:
+      UserError: for an unknown network, a bad recipe, a flag that the recipe decides, or an input
+        offset that is neither a word nor a number.
+    """
+    if settings.network not in networks.NETWORKS:
+        recipe = load_recipe(settings.network)
+        _refuse_decided(
+            settings, "the recipe", "scale", "bias_scale", "pooling", "padding", "input_offset"
+        )
+        return Choice(
+            label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
+            network=recipe.as_network(),
+            draw=lambda last_layer: _draw_from(recipe, last_layer),
+            facts={"weights": "recipe", "recipe": format_recipe(recipe)},
+        )
+    network = _apply_flags(networks.NETWORKS[settings.network], settings)
+    weights_key, _ = make_keys(settings.seed)
+
+    def draw(last_layer: str) -> Params:
+        return random_weights(
+            weights_key,
+            network,
+            scale=settings.scale,
+            bias_scale=settings.bias_scale,
+            last_layer=last_layer,
+        )
+
+    return Choice("random", network, draw, {"weights": "random"})
+
+
+def choose_trained(settings: NetworkSettings) -> Choice:
+    """The trained network in the file that the settings name.
+
+    Raises:
+      UserError: if there is no such file or it does not fit the architecture, for a recipe beside
+        it, for a flag that has no meaning for trained weights, or a picture to normalise on that
+        cannot be read.
+    """
+    if settings.network not in networks.NETWORKS:
+        raise UserError(
+            "--trained_weights goes with an architecture, and"
+            f" --network={settings.network[:60]} is a recipe; leave one of them out."
+        )
+    _refuse_decided(settings, "the file of trained weights", "scale", "bias_scale")
+    checkpoint = load_checkpoint(
+        settings.trained_weights,
+        networks.NETWORKS[settings.network],
+        input_convention=settings.input_convention,
+    )
+    network = _apply_flags(checkpoint.network, settings)
+    normalizable = not any(isinstance(layer, ResponseNorm) for layer in network.layers)
+    sources = settings.normalization_images if normalizable else ()
+    pictures = [
+        load_picture("normalization_images", source, _TRAINED_SIZE, square=True)
+        for source in sources
+    ]
+
+    def draw(last_layer: str) -> Params:
+        params = _cut(checkpoint, settings.trained_weights, last_layer)
+        if not pictures:
+            return params
+        deepest = network.canonical_name(last_layer)
+        if deepest in [layer.name for layer in network.layers if isinstance(layer, Dense)]:
+            deepest = network.last_convolutional()
+        images = [picture.image for picture in pictures]
+        return normalize_activations(network, params, images, last_layer=deepest)
+
+    facts = {
+        "weights": "trained",
+        **checkpoint.facts,
+        "normalized_on": {picture.facts["source"]: picture.facts["sha256"] for picture in pictures},
+    }
+    return Choice("trained", network, draw, facts)
+
+
+def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
+    """The weights down to a layer."""
+    params = {}
+    for layer in checkpoint.network.up_to(last_layer):
+        if layer.name in checkpoint.params:
+            params[layer.name] = checkpoint.params[layer.name]
+        elif isinstance(layer, Dense):
+            raise UserError(
+                f"{source} has no fully connected layers, which layer {last_layer!r} needs; take a"
+                " file that was saved with its top, or a shallower layer."
+            )
+    return params
+
+
+def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
+    """The network with the conventions that the flags ask for; auto leaves its own."""
+    pooling = network.pooling if settings.pooling == "auto" else settings.pooling
+    network = dataclasses.replace(network, pooling=pooling, padding=settings.padding)
+    if settings.input_offset == "auto":
+        return network
+    return dataclasses.replace(network, input_offset=read_offset(settings.input_offset))
+
+
+def describe_network(network: Network) -> dict[str, Any]:
+    """The conventions of a network, plain values for a record."""
+    values = dataclasses.asdict(network)
+    del values["layers"]
+    return values
+
+
+def read_offset(words: str) -> float | tuple[float, float, float]:
+    """Reads an input offset.
+
+    Raises:
+      UserError: if it is neither mean nor a finite number.
+    """
+    if words == "mean":
+        return networks.IMAGENET_MEAN
+    try:
+        offset = float(words)
+    except ValueError:
+        offset = math.nan
+    if not math.isfinite(offset):
+        raise UserError(f"--input_offset={words} is neither auto, mean nor a number.")
+    return offset
+
+
+def load_recipe(source: str) -> Recipe:
+    """Reads a recipe: one that comes with the program, a file, or the line itself.
+
+    Raises:
+      UserError: if there is none or it is bad.
+    """
+    if source in SHIPPED_RECIPES:
+        text = importlib.resources.files("randviz").joinpath(f"recipes/{source}.txt").read_text()
+    elif source.startswith("randviz-"):
+        text = source
+    else:
+        try:
+            text = pathlib.Path(source).read_text()
+        except (OSError, ValueError):
+            known = ", ".join((*networks.NETWORKS, *SHIPPED_RECIPES))
+            raise UserError(
+                f"--network={source} is neither a network ({known}) nor a file with a recipe."
+            ) from None
+    try:
+        return parse_recipe(text)
+    except UserError as error:
+        raise UserError(f"--network={source[:60]}: {error}") from error
+
+
+def _refuse_decided(settings: NetworkSettings, who: str, *decided: str) -> None:
+    for field in dataclasses.fields(NetworkSettings):
+        if field.name in decided and getattr(settings, field.name) != field.default:
+            raise UserError(f"{who} decides --{field.name}; leave that flag out.")
+
+
+def _draw_from(recipe: Recipe, last_layer: str) -> Params:
+    network = recipe.as_network()
+    names = network.layer_names
+    if names.index(network.canonical_name(last_layer)) > names.index(recipe.last_layer):
+        raise UserError(
+            f"the recipe ends at {recipe.last_layer}, before layer {last_layer!r}; name a shallower"
+            " layer, or select a deeper network."
+        )
+    return recipe.draw(make_keys(recipe.seed)[0])
