@@ -7,7 +7,8 @@ The package is built in floors; a module imports only what stands before it in t
 1 numerics                conv, gaussian, networks, weights, gauge, losses, line_search, lbfgs
 2 tasks                   inversion, texture, style
 3 search                  selection, recipe, population
-4 host                    images, grids, quality, runs, rows, settings, charts, processes
+4 host                    images, checkpoints, grids, quality, runs, rows, settings, charts,
+                          processes
 5 commands                commands.*, experiments.*, __main__
 ========================  ======================================================================
 
@@ -29,9 +30,10 @@ References:
 """
 
 from randviz import lbfgs
-from randviz.gauge import normalize_gauge
+from randviz.gauge import normalize_activations, normalize_gauge
 from randviz.inversion import Inversion, invert
 from randviz.losses import (
+    alpha_norm,
     content_layer_weights,
     content_loss,
     gram_matrix,
@@ -40,7 +42,7 @@ from randviz.losses import (
     texture_loss,
     total_variation,
 )
-from randviz.networks import VGG19, Network, features
+from randviz.networks import ALEXNET, CAFFENET, VGG19, Network, features
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.selection import select_layer, select_weights
 from randviz.style import Style, keep_colors, transfer
@@ -49,6 +51,8 @@ from randviz.types import UserError
 from randviz.weights import random_weights
 
 __all__ = [
+    "ALEXNET",
+    "CAFFENET",
     "VGG19",
     "Inversion",
     "Network",
@@ -56,6 +60,7 @@ __all__ = [
     "Style",
     "Texture",
     "UserError",
+    "alpha_norm",
     "content_layer_weights",
     "content_loss",
     "features",
@@ -65,6 +70,7 @@ __all__ = [
     "keep_colors",
     "lbfgs",
     "mean_gram",
+    "normalize_activations",
     "normalize_gauge",
     "parse_recipe",
     "random_weights",

@@ -12,7 +12,6 @@ Examples:
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,8 +66,8 @@ def run(settings: Settings) -> None:
     if len(set(settings.image)) < len(settings.image):
         raise UserError(f"--image={','.join(settings.image)} names one twice; name each once.")
     pictures = {
-        source: load_picture("image", source, settings.image_size, square=settings.square)
-        for source in settings.image
+        name: load_picture("image", source, settings.image_size, square=settings.square)
+        for source, name in name_pictures(settings.image).items()
     }
     choices = [choose_untrained(settings)]
     if settings.trained_weights:
@@ -86,7 +85,7 @@ def run(settings: Settings) -> None:
     facts = {
         "command": "compare",
         "settings": values,
-        "pictures": {source: picture.facts for source, picture in pictures.items()},
+        "pictures": {name: picture.facts for name, picture in pictures.items()},
         "networks": {
             label: {**describe_network(choice.network), **choice.facts}
             for label, choice in choices.items()
@@ -94,17 +93,17 @@ def run(settings: Settings) -> None:
     }
     kept = Rows(settings.out_dir, facts)
     cells = [
-        {"image": source, "weights": label, "layer": layer}
-        for source in pictures
+        {"image": name, "weights": label, "layer": layer}
+        for name in pictures
         for label in choices
         for layer in layers
     ]
     measure_cells(kept, cells, pictures, choices, settings)
     rows = {tuple(row["cell"].values()): row for row in kept.rows}
     labels = [first.label, "trained"]
-    for source, picture in pictures.items():
-        panel = draw_panel(kept.folder, source, picture.image, labels, layers, rows, settings)
-        save_image(kept.folder / f"{_stem(source)}_panel.png", panel)
+    for name, picture in pictures.items():
+        panel = draw_panel(kept.folder, name, picture.image, labels, layers, rows, settings)
+        save_image(kept.folder / f"{name}_panel.png", panel)
     table = format_comparison(list(pictures), labels, layers, rows)
     with replace_atomically(kept.folder / "table.md") as temporary:
         temporary.write_text(table + "\n")
@@ -118,7 +117,7 @@ def measure_cells(
     choices: Mapping[str, Choice],
     settings: Settings,
 ) -> None:
-    """Measures the cells that have no row yet and saves each picture under `picture_name`.
+    """Measures the cells that have no row yet and saves each picture under its `file_name`.
 
     Raises:
       runs.Stopped: if the user stopped it; the descent that was on its way goes on another time.
@@ -136,7 +135,7 @@ def measure_cells(
             facts=(kept.facts, cell),
             label=f"compare {len(kept.rows) + 1}/{len(cells)}: {' '.join(cell.values())}",
         )
-        save_image(kept.folder / picture_name(**cell), run.image)
+        save_image(kept.folder / file_name(cell), run.image)
         measures = {
             "final_loss": float(run.trace.loss[-1]),
             "evaluations": int(run.trace.evaluations.sum()),
@@ -146,22 +145,32 @@ def measure_cells(
         forget(kept.folder, (kept.facts, cell))
 
 
-def _stem(source: str) -> str:
-    """A file name for a picture; two pictures of one name in different folders get two."""
-    path = pathlib.PurePath(source)
-    if source == path.name:
-        return path.stem
-    return f"{path.stem}_{hashlib.sha256(source.encode()).hexdigest()[:4]}"
+def name_pictures(sources: Sequence[str]) -> dict[str, str]:
+    """A short name for each picture, the file's own unless two would share it.
+
+    Example:
+      >>> name_pictures(["a/cat.jpg", "b/cat.jpg", "dog.jpg"])
+      {'a/cat.jpg': 'cat', 'b/cat.jpg': 'cat_2', 'dog.jpg': 'dog'}
+    """
+    names: dict[str, str] = {}
+    for source in sources:
+        name = stem = pathlib.PurePath(source).stem
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{stem}_{number}"
+        names[source] = name
+    return names
 
 
-def picture_name(image: str, weights: str, layer: str) -> str:
+def file_name(cell: Row) -> str:
     """The file that a cell's reconstruction is saved under."""
-    return f"{_stem(image)}_{weights}_{layer}.png"
+    return f"{cell['image']}_{cell['weights']}_{cell['layer']}.png"
 
 
 def draw_panel(
     folder: pathlib.Path,
-    source: str,
+    name: str,
     image: Image,
     labels: Sequence[str],
     layers: Sequence[str],
@@ -172,7 +181,7 @@ def draw_panel(
 
     Args:
       folder: of the reconstructions.
-      source: the picture's name.
+      name: the picture's.
       image: [H, W, 3], the picture itself.
       labels: of the networks; one without rows is "not run".
       layers: in forward order.
@@ -186,21 +195,20 @@ def draw_panel(
     noise = draw_noise_image(noise_key, image.shape[:2], std=NOISE_STD)
     lines, captions = [], []
     for label, beside in zip(labels, ((image, "the picture"), (noise, "the start")), strict=True):
-        found = [rows.get((source, label, layer)) for layer in layers]
+        found = [rows.get((name, label, layer)) for layer in layers]
         lines.append(
-            [beside[0]]
-            + [row and load_image(folder / picture_name(**row["cell"])) for row in found]
+            [beside[0]] + [row and load_image(folder / file_name(row["cell"])) for row in found]
         )
         captions.append([beside[1]] + [row and _describe(row) for row in found])
     return draw_grid(lines, row_labels=labels, column_labels=["", *layers], captions=captions)
 
 
 def _describe(row: Row) -> str:
-    return f"{row['distance']:.1f} grey levels, {row['psnr']:.1f} dB, SSIM {row['ssim']:.2f}"
+    return f"distance {row['distance']:.1f}\n{row['psnr']:.1f} dB, SSIM {row['ssim']:.2f}"
 
 
 def format_comparison(
-    sources: Sequence[str],
+    names: Sequence[str],
     labels: Sequence[str],
     layers: Sequence[str],
     rows: Mapping[tuple[str, str, str], Row],
@@ -208,7 +216,7 @@ def format_comparison(
     """The measures as a table in Markdown, a line for each picture and layer.
 
     Args:
-      sources, labels, layers: of pictures and networks, and the layers.
+      names, labels, layers: of pictures and networks, and the layers.
       rows: by picture, network and layer; what is missing is "not run".
 
     Returns:
@@ -217,15 +225,15 @@ def format_comparison(
     header = ["picture", "layer"]
     header += [f"{measure}, {label}" for measure in MEASURES for label in labels]
     lines: list[list[Any]] = []
-    for source in sources:
+    for name in names:
         for layer in layers:
-            found = [rows.get((source, label, layer)) for label in labels]
+            found = [rows.get((name, label, layer)) for label in labels]
             cells = [
                 f"{row[measure]:{form}}" if row else "not run"
                 for measure, form in MEASURES.items()
                 for row in found
             ]
-            lines.append([pathlib.PurePath(source).name, layer, *cells])
+            lines.append([name, layer, *cells])
     return format_markdown(header, lines)
 
 

@@ -8,6 +8,7 @@ Writes the three pictures, panels with their sources beside them, and index.html
 
 import dataclasses
 import html
+import pathlib
 import time
 from collections.abc import Sequence
 
@@ -25,6 +26,9 @@ class Settings:
     out_dir: str = setting("out/demo", "Folder for the pictures, the panels and index.html.")
     num_steps: int = setting(200, "Steps of descent for each picture.", lower_bound=1)
     seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
+    trained_weights: str = setting(
+        "", "A file with trained weights of VGG-19: adds what they make of the same pictures."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +98,23 @@ def run(settings: Settings) -> None:
     for show in SHOWS:
         name = name_of(show)
         options = {**show.flags, "num_steps": settings.num_steps, "seed": settings.seed}
-        show.command.run(show.command.Settings(**options, out_dir=str(folder / name)))
+        results = {"the result": show.command.Settings(**options, out_dir=str(folder / name))}
+        if settings.trained_weights:
+            results["with trained weights"] = dataclasses.replace(
+                results["the result"],
+                trained_weights=settings.trained_weights,
+                out_dir=str(folder / f"{name}_trained"),
+            )
         words = [
             f"--{flag}={','.join(v) if isinstance(v, tuple) else v}" for flag, v in options.items()
         ]
         command = " ".join(["randviz", name, *words])
         size = show.flags["image_size"]
         pictures = [load_image(sample, image_size=size) for sample in show.pictures.values()]
-        pictures.append(load_image(folder / name / "out.png"))
-        panel = draw_grid([pictures], captions=[[*show.pictures, "the result"]], cell=2 * size)
+        for result in results.values():
+            show.command.run(result)
+            pictures.append(load_image(pathlib.Path(result.out_dir, "out.png")))
+        panel = draw_grid([pictures], captions=[[*show.pictures, *results]], cell=2 * size)
         save_image(folder / f"{name}_panel.png", panel)
         sections.append(_draw_section(show, f"{name}_panel.png", command))
     with replace_atomically(folder / "index.html") as temporary:
