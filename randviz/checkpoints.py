@@ -11,19 +11,16 @@ import math
 import os
 import re
 from pathlib import Path
-from pickle import UnpicklingError  # what PyTorch raises when it refuses to unpickle
 from typing import Any, NamedTuple
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
-from safetensors import safe_open
 
 from randviz import networks
 from randviz.images import explain_failure
 from randviz.networks import Conv, Dense, Network, Pool, ResponseNorm
+from randviz.tensor_files import read_tensors
 from randviz.types import Params, UserError
 
 _MEAN = {"input_offset": networks.IMAGENET_MEAN, "input_scale": 1.0}
@@ -75,14 +72,11 @@ def load_checkpoint(
         that are no finite numbers, and for an unknown suffix or convention.
     """
     file = os.fspath(path)
-    suffix = Path(file).suffix.lower()
-    if suffix not in _FORMATS:
-        raise UserError(f"{file} is of no known kind of weights; use {', '.join(_FORMATS)}.")
     if input_convention not in ("auto", *INPUT_CONVENTIONS):
         words = ", ".join(("auto", *INPUT_CONVENTIONS))
         raise UserError(f"input convention {input_convention!r} is unknown; use {words}.")
     digest = _hash_file(file)
-    scheme, mean, params, side = _read_file(file, suffix, network)
+    scheme, mean, params, side = _read_file(file, network)
     word = scheme.convention if input_convention == "auto" else input_convention
     fields = dict(INPUT_CONVENTIONS[word])
     if word == "matconvnet" and mean is not None:
@@ -93,7 +87,7 @@ def load_checkpoint(
     facts = {
         "source": file,
         "sha256": digest,
-        "format": f"{scheme.words} {_FORMATS[suffix][0]}",
+        "format": f"{scheme.words} {Path(file).suffix.lower()}",
         "input_convention": word,
     }
     # Only now, with the file's own tensors gone, is there room for a second copy of the weights.
@@ -114,23 +108,14 @@ def _hash_file(file):
     raise UserError(f"{file} {problem}.")
 
 
-def _read_file(file, suffix, network):
+def _read_file(file, network):
     """Returns the scheme, the file's own mean, params, and the positions that fc6 has a side."""
-    _, read, schemes = _FORMATS[suffix]
-    try:
-        contents = read(file)
-    except UserError:
-        raise
-    except Exception as error:  # on a damaged file the libraries raise nearly anything
-        text = re.split(r"\.\s|\n", str(error))[0].rstrip(".")[:120]
-        reason = text if " " in text else type(error).__name__
-        raise UserError(
-            f"{file} is cut short, damaged or not what its suffix says ({reason}); fetch it again."
-        ) from error
+    contents = read_tensors(file)
+    schemes = _SCHEMES.get(Path(file).suffix.lower(), _NAMED)
     scheme = _recognize(file, network, contents.tensors, schemes)
     found = _check_names(file, network, contents.tensors, scheme)
     _check_order(file, network, contents.order)
-    axes = _npz_axes(network, contents.tensors, found) if suffix == ".npz" else scheme.axes
+    axes = scheme.axes or _tell_axes(network, contents.tensors, found)
     params, side = _convert(file, network, contents.tensors, found, axes)
     return scheme, contents.mean, params, side
 
@@ -143,7 +128,7 @@ class _Scheme(NamedTuple):
 
     words: str
     convention: str
-    axes: str
+    axes: str | None  # None where files differ
     endings: tuple[str, str]  # of kernel and bias
 
     def slots(self, network):
@@ -194,17 +179,18 @@ _LAYER_NAMES = {
 }
 _HDF5 = (_Scheme("Keras", "caffe", "HWIO", ("/kernel", "/bias")),)
 _NAMED = (
-    _Scheme("torchvision", "torch", "OIHW", (".weight", ".bias")),
-    _Scheme("timm", "torch", "OIHW", (".weight", ".bias")),
+    _Scheme("torchvision", "torch", None, (".weight", ".bias")),
+    _Scheme("timm", "torch", None, (".weight", ".bias")),
     # Gatys' published files, made from Caffe's.
-    _Scheme("Caffe-named", "caffe", "OIHW", (".weight", ".bias")),
+    _Scheme("Caffe-named", "caffe", None, (".weight", ".bias")),
     # MXNet's converter turned the first layer to RGB.
-    _Scheme("MXNet", "matconvnet", "OIHW", ("_weight", "_bias")),
+    _Scheme("MXNet", "matconvnet", None, ("_weight", "_bias")),
 )
 _MAT = (
     _Scheme("MatConvNet", "matconvnet", "HWIO", (".weights{1}", ".weights{2}")),
     _Scheme("MatConvNet", "matconvnet", "HWIO", (".filters", ".biases")),
 )
+_SCHEMES = {".h5": _HDF5, ".hdf5": _HDF5, ".mat": _MAT}  # the others' names are one another's
 _VGG16 = dataclasses.replace(
     networks.VGG19,
     layers=tuple(layer for layer in networks.VGG19.layers if not layer.name.endswith("_4")),
@@ -299,8 +285,8 @@ def _check_order(file, network, order):
 # Values: from the file's axes to ours.
 
 
-def _npz_axes(network, tensors, found):
-    """Arrays are saved by people, in either order; the first convolution tells which."""
+def _tell_axes(network, tensors, found):
+    """Such files are saved by all kinds of people; the first convolution tells their order."""
     first = _with_weights(network, Conv)[0]
     kernel = tensors[found[first.name, "kernel"]]
     return "HWIO" if kernel.shape == (first.size, first.size, 3, first.channels) else "OIHW"
@@ -368,108 +354,4 @@ def _convert_values(file, name, tensor, layer, shape):
             f"{file}: {strange} of the {values.size} values of {label} are not finite in float32;"
             " fetch or make the file again."
         )
-    return values
-
-
-# Formats: from a file to its tensors by name.
-
-
-class _Contents(NamedTuple):
-    """Tensors by name; MatConvNet's files tell the mean [3] and the order of layers besides."""
-
-    tensors: dict[str, np.ndarray]
-    mean: tuple[float, float, float] | None = None
-    order: tuple[str, ...] = ()
-
-
-def _read_hdf5(file):
-    tensors = {}
-
-    def read(_, item):
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
-            tensors[item.name.strip("/")] = np.asarray(item[()])
-
-    with h5py.File(file, "r") as opened:
-        # Whole models keep the optimiser's tensors, of the same names, beside this group.
-        opened.get("model_weights", opened).visititems(read)
-    return _Contents(tensors)
-
-
-def _read_safetensors(file):
-    with safe_open(file, framework="np") as opened:
-        return _Contents({name: opened.get_tensor(name) for name in opened.keys()})
-
-
-def _read_torch(file):
-    try:
-        import torch  # here, because it is large and only these files need it
-    except ImportError:
-        raise UserError(
-            f"{file} needs PyTorch, which is not installed; run pip install 'randviz[torch]', or"
-            " convert the file to .safetensors."
-        ) from None
-    try:
-        state = torch.load(file, weights_only=True, map_location="cpu")
-    except UnpicklingError:
-        raise UserError(
-            f"{file} is damaged or holds something other than tensors, which could run code, and"
-            " was not opened; save its state_dict alone, or as .safetensors."
-        ) from None
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    items = state.items() if isinstance(state, dict) else ()
-    tensors = {str(name): t.detach() for name, t in items if isinstance(t, torch.Tensor)}
-    if not tensors:
-        raise UserError(f"{file} holds no tensors by name; save the model's state_dict instead.")
-    # NumPy has no bfloat16.
-    widen = lambda tensor: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return _Contents({name: widen(tensor).numpy() for name, tensor in tensors.items()})
-
-
-def _read_npz(file):
-    tensors = {}
-    with np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-        for name in archive.files:
-            try:
-                tensors[name] = np.asarray(archive[name])
-            except ValueError as error:
-                if "Object arrays" not in str(error):
-                    raise
-                raise UserError(
-                    f"{file}: {name!r} is not numbers but objects, which could run code; save"
-                    " arrays of numbers only."
-                ) from None
-    return _Contents(tensors)
-
-
-def _read_mat(file):
-    try:
-        contents = scipy.io.loadmat(file, simplify_cells=True)
-    except NotImplementedError:
-        raise UserError(f"{file} is in MATLAB's 7.3 format; save it again with -v7.") from None
-    layers = contents.get("layers", [])
-    tensors = {}
-    for layer in layers:
-        fields = {f"weights{{{i}}}": w for i, w in enumerate(layer.get("weights", ()), 1)}
-        fields |= {field: layer[field] for field in ("filters", "biases") if field in layer}
-        for field, values in fields.items():
-            tensors[f"{layer['name']}.{field}"] = np.asarray(values)
-    words = {"pool": "pool", "lrn": "norm", "normalize": "norm"}
-    order = tuple(words[layer["type"]] for layer in layers if layer["type"] in words)
-    normalization = contents.get("meta", contents).get("normalization", {})
-    image = np.asarray(normalization.get("averageImage", ()), np.float64)
-    if image.size and (image.shape[-1] != 3 or not np.isfinite(image).all()):
-        raise UserError(f"{file}: averageImage is not finite values of R, G, B; mend the file.")
-    mean = tuple(map(float, image.reshape(-1, 3).mean(0))) if image.size else None
-    return _Contents(tensors, mean, order)
-
-
-_FORMATS = {
-    ".h5": ("HDF5", _read_hdf5, _HDF5),
-    ".hdf5": ("HDF5", _read_hdf5, _HDF5),
-    ".safetensors": ("safetensors", _read_safetensors, _NAMED),
-    ".pth": ("PyTorch", _read_torch, _NAMED),
-    ".pt": ("PyTorch", _read_torch, _NAMED),
-    ".npz": ("NumPy", _read_npz, _NAMED),
-    ".mat": ("MATLAB", _read_mat, _MAT),
-}
+    return values.reshape(shape)

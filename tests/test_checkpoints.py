@@ -20,6 +20,7 @@ from test_conv import convolve_by_taps
 
 from randviz.checkpoints import INPUT_CONVENTIONS, load_checkpoint
 from randviz.networks import ALEXNET, CAFFENET, VGG19, Conv, Dense, features
+from randviz.types import UserError
 from randviz.weights import random_weights, weight_shapes
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -214,25 +215,25 @@ def convert_pixels(image, word):
 
 
 FORMATS = {
-    "old.h5": (write_h5, "caffe", "Keras HDF5"),
-    "new.hdf5": (write_new_h5, "caffe", "Keras HDF5"),
-    "whole.H5": (write_whole_h5, "caffe", "Keras HDF5"),
-    "torchvision.safetensors": (write_torchvision_safetensors, "torch", "torchvision safetensors"),
-    "timm.safetensors": (write_timm_safetensors, "torch", "timm safetensors"),
-    "torchvision.pth": (write_torchvision_pth, "torch", "torchvision PyTorch"),
-    "timm.pt": (write_timm_pth, "torch", "timm PyTorch"),
-    "gatys.pth": (write_gatys_pth, "caffe", "Caffe-named PyTorch"),
-    "mxnet.npz": (write_mxnet_npz, "matconvnet", "MXNet NumPy"),
-    "plain.npz": (write_plain_npz, "caffe", "Caffe-named NumPy"),
-    "new.mat": (write_mat, "the file's own", "MatConvNet MATLAB"),
-    "old.mat": (write_old_mat, "the file's own", "MatConvNet MATLAB"),
-    "without_mean.mat": (write_mat_without_mean, "matconvnet", "MatConvNet MATLAB"),
+    "old.h5": (write_h5, "caffe", "Keras"),
+    "new.hdf5": (write_new_h5, "caffe", "Keras"),
+    "whole.H5": (write_whole_h5, "caffe", "Keras"),
+    "torchvision.safetensors": (write_torchvision_safetensors, "torch", "torchvision"),
+    "timm.safetensors": (write_timm_safetensors, "torch", "timm"),
+    "torchvision.pth": (write_torchvision_pth, "torch", "torchvision"),
+    "timm.pt": (write_timm_pth, "torch", "timm"),
+    "gatys.pth": (write_gatys_pth, "caffe", "Caffe-named"),
+    "mxnet.npz": (write_mxnet_npz, "matconvnet", "MXNet"),
+    "plain.npz": (write_plain_npz, "caffe", "Caffe-named"),
+    "new.mat": (write_mat, "the file's own", "MatConvNet"),
+    "old.mat": (write_old_mat, "the file's own", "MatConvNet"),
+    "without_mean.mat": (write_mat_without_mean, "matconvnet", "MatConvNet"),
 }
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_network(tmp_path, tiny, weights, square, name):
-    write, word, words = FORMATS[name]
+    write, word, scheme = FORMATS[name]
     path = write(tmp_path / name, weights, *[tiny] * name.endswith(".mat"))
     network, params, facts = load_checkpoint(path, dataclasses.replace(tiny, fc_image_size=99))
     assert list(params) == list(weights)
@@ -251,7 +252,7 @@ def test_every_format_gives_the_same_network(tmp_path, tiny, weights, square, na
     assert facts == {
         "source": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
-        "format": words,
+        "format": f"{scheme} {path.suffix.lower()}",
         "input_convention": "matconvnet" if word == "the file's own" else word,
     }
     assert dataclasses.replace(network, input_offset=0.0, input_scale=1.0, channel_order="RGB") == (
@@ -339,6 +340,20 @@ def draw(network, side):
     return drawn
 
 
+def test_axes_of_one_that_matlab_drops(tmp_path):
+    network = thinner(VGG19, channels=1)
+    shapes = weight_shapes(network, "pool5")
+    rng = np.random.default_rng(0)
+    drawn = {
+        layer: {part: rng.normal(size=shape).astype(np.float32) for part, shape in parts.items()}
+        for layer, parts in shapes.items()
+    }
+    params = load_checkpoint(write_mat(tmp_path / "a.mat", drawn, network), network).params
+    for layer, parts in drawn.items():
+        for part, tensor in parts.items():
+            np.testing.assert_array_equal(params[layer][part], tensor, strict=True)
+
+
 @pytest.mark.parametrize("side", [7, 8])
 def test_vgg19_by_torchvisions_numbers(tmp_path, side):
     network = thinner(VGG19)
@@ -406,6 +421,7 @@ def test_missing_files_folders_suffixes_and_words(tmp_path, tiny, weights):
     path = write_h5(tmp_path / "a.h5", weights)
     with explained("a.h5/b.h5", "part of the path is a file"):
         load_checkpoint(path / "b.h5", tiny)
+    (tmp_path / "a.onnx").write_text("")
     with explained("a.onnx", ".h5", ".hdf5", ".safetensors", ".pth", ".pt", ".npz", ".mat"):
         load_checkpoint(tmp_path / "a.onnx", tiny)
     with explained("'keras'", "caffe", "torch", "matconvnet", "auto"):
@@ -425,23 +441,40 @@ def test_damaged_files(tmp_path, tiny, weights, name, damage):
         load_checkpoint(path, tiny)
 
 
-def test_vgg16_is_recognised(tmp_path):
-    with h5py.File(tmp_path / "vgg16.h5", "w") as file:
+def write_vgg16(path):
+    """Nothing is stored of data sets that are never written."""
+    with h5py.File(path, "w") as file:
         inputs = 3
-        for block, (depth, outputs) in enumerate(
-            ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1
-        ):
+        channels = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+        for block, (depth, outputs) in enumerate(channels, 1):
             for index in range(1, depth + 1):
                 stem = f"block{block}_conv{index}"
-                # Nothing is stored of data sets that are never written.
                 file.create_dataset(f"{stem}/{stem}_W_1:0", (3, 3, inputs, outputs), "f4")
                 file.create_dataset(f"{stem}/{stem}_b_1:0", (outputs,), "f4")
                 inputs = outputs
-    with explained("vgg16.h5", "block3_conv4", "conv3_4", "looks like VGG-16", "vgg19"):
-        load_checkpoint(tmp_path / "vgg16.h5", VGG19)
+    return path
+
+
+def refusal(path, network):
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path, network)
+    return str(error.value)
+
+
+def test_vgg16_is_recognised(tmp_path):
+    path = write_vgg16(tmp_path / "a.h5")
+    with explained("a.h5", "block3_conv4", "conv3_4", "looks like VGG-16", "vgg19"):
+        load_checkpoint(path, VGG19)
     fitting = [layer for layer in VGG19.layers if not layer.name.endswith("_4")]
     vgg16 = dataclasses.replace(VGG19, name="vgg16", layers=tuple(fitting))
-    assert len(load_checkpoint(tmp_path / "vgg16.h5", vgg16).params) == 13
+    assert len(load_checkpoint(path, vgg16).params) == 13
+    with h5py.File(path, "a") as file:
+        del file["block1_conv1/block1_conv1_b_1:0"]
+    assert "looks like" not in refusal(path, vgg16)  # it is what was asked for, though not whole
+    assert "looks like" in refusal(path, VGG19)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("block3_conv4/block3_conv4_W_1:0", (3, 3, 256, 256), "f4")
+    assert "looks like" not in refusal(path, VGG19)  # one convolution more
 
 
 def save_changed(path, weights, *, drop=(), **added):
@@ -481,7 +514,7 @@ CHANGES = {
     ),
     "no square of positions": (
         {"classifier__0__weight": np.zeros((10, 96), np.float32)},
-        ("'classifier.0.weight' (layer fc6)", "[10, 96]"),
+        ("'classifier.0.weight' (layer fc6)", "[10, 96]", "s×s positions"),
     ),
     "too many outputs": (
         {"classifier__0__weight": np.zeros((11, 108), np.float32)},
@@ -490,6 +523,10 @@ CHANGES = {
     "a turned dense kernel, first": (
         {"classifier__0__weight": np.zeros((108, 10), np.float32)},
         ("'classifier.0.weight' (layer fc6)", "[108, 10] where [10, 108] belongs"),
+    ),
+    "a second dense layer over positions": (
+        {"classifier__3__weight": np.zeros((5, 40), np.float32)},
+        ("'classifier.3.weight' (layer fc8)", "[5, 40] where [5, 10] belongs"),
     ),
     "a turned dense kernel": (
         {"classifier__3__weight": np.zeros((10, 5), np.float32)},

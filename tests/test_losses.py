@@ -198,7 +198,7 @@ def test_total_variation_of_any_power_is_a_double_loop(power):
         down = x[i + 1, j, c] - x[i, j, c] if i < 2 else 0
         right = x[i, j + 1, c] - x[i, j, c] if j < 3 else 0
         expected += (down**2 + right**2) ** (power / 2)
-    found, gradient = jax.value_and_grad(losses.total_variation)(image, power=power)
+    found = losses.total_variation(image, power=power)
     assert float(found) == pytest.approx(expected, rel=1e-5)
     check_grads(lambda x: losses.total_variation(x, power=power), (image,), 1, ("rev",), rtol=1e-2)
     flat = jax.grad(losses.total_variation)(jnp.ones_like(image), power=power)

@@ -34,6 +34,7 @@ FLOORS = {
     "recipe": 3,
     "population": 3,
     "images": 4,
+    "tensor_files": 4,
     "checkpoints": 4,
     "grids": 4,
     "quality": 4,

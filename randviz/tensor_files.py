@@ -1,0 +1,151 @@
+"""Files of named tensors → arrays: HDF5, safetensors, PyTorch, NumPy, MATLAB.
+
+No code in a file is run. Whose names they are, and what for, `checkpoints` knows.
+"""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError  # what PyTorch raises when it refuses to unpickle
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import scipy.io
+from safetensors import safe_open
+
+from randviz.types import UserError
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      tensors: by their names in the file.
+      mean: what a MatConvNet file says is subtracted from R, G and B, None if it does not.
+      order: the kinds of its layers other than convolutions, "pool" and "norm", if it tells.
+    """
+
+    tensors: dict[str, np.ndarray]
+    mean: tuple[float, float, float] | None = None
+    order: tuple[str, ...] = ()
+
+
+def read_tensors(file: str) -> Contents:
+    """Reads all tensors of a file into memory.
+
+    Args:
+      file: its suffix, one of `SUFFIXES`, says the format.
+
+    Returns:
+      The tensors and what else the file tells.
+
+    Raises:
+      UserError: for an unknown suffix, a damaged file, and one that would have code run.
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{file} is of no known kind of weights; use {', '.join(SUFFIXES)}.")
+    try:
+        return SUFFIXES[suffix](file)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # on a damaged file the libraries raise nearly anything
+        text = re.split(r"\.\s|\n", str(error))[0].rstrip(".")[:120]
+        reason = text if " " in text else type(error).__name__
+        raise UserError(
+            f"{file} is cut short, damaged or not what its suffix says ({reason}); fetch it again."
+        ) from error
+
+
+def _read_hdf5(file):
+    tensors = {}
+
+    def read(_, item):
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            tensors[item.name.strip("/")] = np.asarray(item[()])
+
+    with h5py.File(file, "r") as opened:
+        # Whole models keep the optimiser's tensors, of the same names, beside this group.
+        opened.get("model_weights", opened).visititems(read)
+    return Contents(tensors)
+
+
+def _read_safetensors(file):
+    with safe_open(file, framework="np") as opened:
+        return Contents({name: opened.get_tensor(name) for name in opened.keys()})
+
+
+def _read_torch(file):
+    try:
+        import torch  # here, because it is large and only these files need it
+    except ImportError:
+        raise UserError(
+            f"{file} needs PyTorch, which is not installed; run pip install 'randviz[torch]', or"
+            " convert the file to .safetensors."
+        ) from None
+    try:
+        state = torch.load(file, weights_only=True, map_location="cpu")
+    except UnpicklingError:
+        raise UserError(
+            f"{file} is damaged or holds something other than tensors, which could run code, and"
+            " was not opened; save its state_dict alone, or as .safetensors."
+        ) from None
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    items = state.items() if isinstance(state, dict) else ()
+    tensors = {str(name): t.detach() for name, t in items if isinstance(t, torch.Tensor)}
+    if not tensors:
+        raise UserError(f"{file} holds no tensors by name; save the model's state_dict instead.")
+    # NumPy has no bfloat16.
+    widen = lambda tensor: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return Contents({name: widen(tensor).numpy() for name, tensor in tensors.items()})
+
+
+def _read_npz(file):
+    tensors = {}
+    with np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        for name in archive.files:
+            try:
+                tensors[name] = np.asarray(archive[name])
+            except ValueError as error:
+                if "Object arrays" not in str(error):
+                    raise
+                raise UserError(
+                    f"{file}: {name!r} is not numbers but objects, which could run code; save"
+                    " arrays of numbers only."
+                ) from None
+    return Contents(tensors)
+
+
+def _read_mat(file):
+    try:
+        contents = scipy.io.loadmat(file, simplify_cells=True)
+    except NotImplementedError:
+        raise UserError(f"{file} is in MATLAB's 7.3 format; save it again with -v7.") from None
+    layers = contents.get("layers", [])
+    tensors = {}
+    for layer in layers:
+        fields = {f"weights{{{i}}}": w for i, w in enumerate(layer.get("weights", ()), 1)}
+        fields |= {field: layer[field] for field in ("filters", "biases") if field in layer}
+        for field, values in fields.items():
+            tensors[f"{layer['name']}.{field}"] = np.asarray(values)
+    words = {"pool": "pool", "lrn": "norm", "normalize": "norm"}
+    kinds = [str(layer.get("type")) for layer in layers]  # an empty one is read as an array
+    order = tuple(words[kind] for kind in kinds if kind in words)
+    normalization = contents.get("meta", contents).get("normalization", {})
+    image = np.asarray(normalization.get("averageImage", ()), np.float64)
+    if image.size and (image.shape[-1] != 3 or not np.isfinite(image).all()):
+        raise UserError(f"{file}: averageImage is not finite values of R, G, B; mend the file.")
+    mean = tuple(map(float, image.reshape(-1, 3).mean(0))) if image.size else None
+    return Contents(tensors, mean, order)
+
+
+SUFFIXES = {
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".npz": _read_npz,
+    ".mat": _read_mat,
+}
