@@ -90,7 +90,7 @@ class Inversion:
 
         References:
           He, Wang, Hopcroft (2016), eq. 1 and 4.
-          Mahendran and Vedaldi (2015), eq. 2 to 4, for the energy and the two regularisers.
+          Mahendran and Vedaldi (2015), section 2, for the energy and the two regularisers.
         """
         if weighting not in WEIGHTINGS:
             raise UserError(f"weighting {weighting!r} is unknown; use {' or '.join(WEIGHTINGS)}.")

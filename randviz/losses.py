@@ -121,7 +121,8 @@ def alpha_norm(image: Image, *, power: int = 6) -> Array:
       Scalar Σ |x - 1/2|^α, in units of [0, 1] to the power α; it grows with the number of pixels.
 
     References:
-      Mahendran and Vedaldi (2015), section 2.2, where the mean of many pictures is subtracted.
+      Mahendran and Vedaldi (2015), section 2.2.
+      Differs: they measure from the mean of many pictures.
     """
     return jnp.sum(jnp.abs(image - 0.5) ** power)
 
