@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.conv import adjoint_kernel
-from randviz.networks import Conv, Dense, Network, ResponseNorm, check_weights, features
+from randviz.conv import choose_method, prepare_kernel
+from randviz.networks import Conv, Dense, Network, Pool, ResponseNorm, check_weights, features
 from randviz.types import Array, Image, Params, UserError
 
 
@@ -66,26 +66,42 @@ def normalize_gauge(
     return normalized, exponents
 
 
-def prepare_descent(network: Network, params: Params, last_layer: str) -> Params:
-    """Makes the weights ready for many evaluations: in a good gauge, with adjoint kernels.
+def prepare_descent(
+    network: Network, params: Params, last_layer: str, *, shape: tuple[int, int]
+) -> Params:
+    """Makes the weights ready for many evaluations: in a good gauge, with prepared kernels.
 
     Args:
       network: the architecture.
       params: its weights, at any scale.
       last_layer: the deepest layer wanted; weights beyond it are left out.
+      shape: (H, W) of the image that will descend, on which it depends how its convolutions are
+        best computed. Images of other sizes are evaluated too, if more slowly.
 
     Returns:
-      {layer: {"kernel": ..., "bias": ..., "adjoint": ...}}, convolutions with the adjoint kernel
-      that `conv.convolve` takes. With it the gradient with respect to the kernel stays right.
+      {layer: {"kernel": ..., "bias": ..., "prepared": ...}}, convolutions with what
+      `conv.prepare_kernel` makes of the kernel. The gradient with respect to the kernel stays
+      right.
 
     Raises:
       UserError: for an unknown layer or missing weights.
     """
     params, _ = normalize_gauge(network, params, last_layer)
+    sides = shape
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
             weights = params[layer.name]
-            weights["adjoint"] = adjoint_kernel(weights["kernel"], groups=layer.groups)
+            kernel = weights["kernel"]
+            options = {"stride": layer.stride, "groups": layer.groups}
+            method = choose_method(
+                (*sides, kernel.shape[2] * layer.groups),
+                kernel.shape,
+                convolution=network.convolution,
+                **options,
+            )
+            weights["prepared"] = prepare_kernel(kernel, method=method, groups=layer.groups)
+        if isinstance(layer, Conv | Pool):
+            sides = [(side + 2 * layer.border - layer.size) // layer.stride + 1 for side in sides]
     return params
 
 

@@ -96,7 +96,7 @@ class Inversion:
             raise UserError(f"weighting {weighting!r} is unknown; use {' or '.join(WEIGHTINGS)}.")
         network = network.with_offset(INPUT_OFFSET)
         layer = network.canonical_name(layer)
-        params = prepare_descent(network, params, layer)
+        params = prepare_descent(network, params, layer, shape=image.shape[:2])
         target = features(network, params, image, layer)[layer]
         if weighting == "omega":
             weight = content_layer_weights(network, params, image, (layer,), reading=reading)[layer]

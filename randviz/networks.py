@@ -5,11 +5,19 @@ are a separate pytree, `{layer: {"kernel": ..., "bias": ...}}`. One Flax module 
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from randviz.conv import PADDINGS, POOLINGS, convolve, normalize_response, pool
+from randviz.conv import (
+    CONVOLUTIONS,
+    PADDINGS,
+    POOLINGS,
+    convolve,
+    normalize_response,
+    pool,
+)
 from randviz.types import Array, Features, Image, Params, UserError
 
 PAPER_SCALE = 0.015  # σ of section 2
@@ -90,9 +98,11 @@ class Network:
         one for each of R, G, B; None leaves the choice to the task (and is 0 outside a task).
       input_scale: what the difference is multiplied by, likewise one number or three.
       channel_order: "RGB" or "BGR", in which the first layer gets the colours.
+      convolution: how convolutions are computed, "auto", "direct" or "winograd" (see
+        `conv.choose_method`): a matter of speed and rounding only.
 
     Raises:
-      UserError: if pooling, padding or channel_order is none of the words above.
+      UserError: if pooling, padding, channel_order or convolution is none of the words above.
     """
 
     name: str
@@ -103,6 +113,7 @@ class Network:
     input_offset: float | tuple[float, float, float] | None = None
     input_scale: float | tuple[float, float, float] = 1.0
     channel_order: str = "RGB"
+    convolution: str = "auto"
 
     def __post_init__(self):
         if self.pooling not in POOLINGS:
@@ -111,6 +122,9 @@ class Network:
             raise UserError(f"padding {self.padding!r} is unknown; use {', '.join(PADDINGS)}.")
         if self.channel_order not in ("RGB", "BGR"):
             raise UserError(f"channel order {self.channel_order!r} is unknown; use RGB or BGR.")
+        if self.convolution not in CONVOLUTIONS:
+            words = ", ".join(CONVOLUTIONS)
+            raise UserError(f"convolution {self.convolution!r} is unknown; use {words}.")
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -247,15 +261,15 @@ NETWORKS = {network.name: network for network in (VGG19, ALEXNET, CAFFENET)}
 
 
 class Weights(nn.Module):
-    """The kernel and bias of one layer, and its adjoint kernel if it was prepared."""
+    """The kernel and bias of one layer, and what was prepared of the kernel."""
 
     shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self) -> tuple[Array, Array, Array | None]:
+    def __call__(self) -> tuple[Array, Array, Mapping[str, Array] | None]:
         kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-        return kernel, bias, self.get_variable("params", "adjoint")
+        return kernel, bias, self.get_variable("params", "prepared")
 
 
 class FeatureExtractor(nn.Module):
@@ -280,7 +294,7 @@ class FeatureExtractor(nn.Module):
             if isinstance(layer, Conv):
                 channels = x.shape[-1] // layer.groups
                 shape = (layer.size, layer.size, channels, layer.channels)
-                kernel, bias, adjoint = Weights(shape, name=layer.name)()
+                kernel, bias, prepared = Weights(shape, name=layer.name)()
                 maps = convolve(
                     x,
                     kernel,
@@ -288,7 +302,8 @@ class FeatureExtractor(nn.Module):
                     stride=layer.stride,
                     groups=layer.groups,
                     padding=self.network.padding,
-                    adjoint=adjoint,
+                    convolution=self.network.convolution,
+                    prepared=prepared,
                 )
                 x = nn.relu(maps + bias)
             elif isinstance(layer, Pool):

@@ -106,7 +106,7 @@ class Style:
         content_layers = network.canonical_names(content_layers)
         style_layers = network.canonical_names(style_layers)
         deepest = network.canonical_names(tuple({*content_layers, *style_layers}))[-1]
-        params = prepare_descent(network, params, deepest)
+        params = prepare_descent(network, params, deepest, shape=content_image.shape[:2])
         style_images = [style_images] if hasattr(style_images, "ndim") else list(style_images)
         shares = [1.0] * len(style_images) if style_shares is None else list(style_shares)
         if not style_images or len(shares) != len(style_images):

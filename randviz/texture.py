@@ -41,7 +41,7 @@ class Texture:
     network: Network = struct.field(pytree_node=False)
 
     @classmethod
-    @functools.partial(jax.jit, static_argnames=("cls", "network", "layers", "reading"))
+    @functools.partial(jax.jit, static_argnames=("cls", "network", "layers", "shape", "reading"))
     def of(
         cls,
         network: Network,
@@ -49,6 +49,7 @@ class Texture:
         image: Image,
         *,
         layers: tuple[str, ...] = LAYERS,
+        shape: tuple[int, int] | None = None,
         reading: str = "mean_abs",
     ) -> "Texture":
         """Makes the objective that this texture minimizes.
@@ -58,6 +59,8 @@ class Texture:
           params: its weights down to the deepest layer, at any scale.
           image: [H, W, 3], RGB in [0, 1].
           layers: whose Gram matrices are matched.
+          shape: (H, W) of the image that will descend, the texture's own by default; only the
+            speed depends on it.
           reading: of eq. 8, see `losses.texture_layer_weights`.
 
         Returns:
@@ -71,7 +74,7 @@ class Texture:
         """
         network = network.with_offset(INPUT_OFFSET)
         layers = network.canonical_names(layers)
-        params = prepare_descent(network, params, layers[-1])
+        params = prepare_descent(network, params, layers[-1], shape=shape or image.shape[:2])
         maps = features(network, params, image, layers)
         mu = texture_layer_weights(network, params, image, layers, reading=reading)
         return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)
@@ -126,6 +129,6 @@ def synthesize(
       Differs: the input offset (the ImageNet mean unless the network has one) and the noise
       (mid-grey, thirty grey levels) are not stated in the paper.
     """
-    objective = Texture.of(network, params, image, layers=layers, reading=reading)
+    objective = Texture.of(network, params, image, layers=layers, shape=shape, reading=reading)
     start = draw_noise_image(key, shape or image.shape[:2], std=NOISE_STD)
     return lbfgs.minimize(objective, start, num_steps=num_steps, solver=solver, memory=memory)

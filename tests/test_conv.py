@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import randviz as rv
-from randviz.conv import PADDINGS, adjoint_kernel, convolve, normalize_response, pool
+from randviz.conv import PADDINGS, convolve, normalize_response, pool, prepare_kernel
 
 rng = np.random.default_rng(0)
 
@@ -54,6 +54,11 @@ def test_one_pixel_with_zero_padding_sees_the_middle_tap():
 # Krizhevsky's layers among them: a stride that leaves a rest, groups, no border, a wide one.
 SHAPES = [
     {},
+    {"convolution": "direct"},
+    {"convolution": "winograd"},
+    {"convolution": "winograd", "padding": "reflect"},
+    {"convolution": "winograd", "border": 0},
+    {"convolution": "winograd", "border": 2},
     {"padding": "reflect"},
     {"padding": "periodic"},
     {"size": 5, "border": 0, "stride": 4},
@@ -67,8 +72,9 @@ SHAPES = [
 def test_value_and_both_gradients_are_those_of_the_sum_of_taps(options):
     options = dict(options)
     size, groups = options.pop("size", 3), options.get("groups", 1)
-    x, kernel = draw(13, 16, 4), draw(size, size, 4 // groups, 6)
+    x, kernel = draw(13, 16, 6), draw(size, size, 6 // groups, 8)
     found, pull_back = jax.vjp(lambda x, k: convolve(x, k, **options), x, kernel)
+    options.pop("convolution", None)
     by_taps = lambda x, k: convolve_by_taps(x, k, numpy=jnp, **options)
     expected, plain_pull_back = jax.vjp(by_taps, x, kernel)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -89,17 +95,23 @@ def test_a_gradient_of_a_gradient_reaches_the_kernel():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
 
 
-def test_a_known_adjoint_changes_nothing():
+@pytest.mark.parametrize("method", ["direct", "winograd"])
+def test_a_prepared_kernel_changes_nothing(method):
     x, kernel = draw(6, 5, 2), draw(3, 3, 2, 4)
-    known = lambda x: jnp.sum(convolve(x, kernel, adjoint=adjoint_kernel(kernel)) ** 2)
-    plain = lambda x: jnp.sum(convolve(x, kernel) ** 2)
+    prepared = prepare_kernel(kernel, method=method)
+    known = lambda x: jnp.sum(convolve(x, kernel, prepared=prepared, convolution=method) ** 2)
+    plain = lambda x: jnp.sum(convolve(x, kernel, convolution=method) ** 2)
     np.testing.assert_array_equal(jax.grad(known)(x), jax.grad(plain)(x))
+    # One that was prepared for the other method is not used for this one.
+    other = prepare_kernel(kernel, method="direct" if method == "winograd" else "winograd")
+    wrong = lambda x: jnp.sum(convolve(x, kernel, prepared=other, convolution=method) ** 2)
+    np.testing.assert_array_equal(jax.grad(wrong)(x), jax.grad(plain)(x))
 
 
 def test_input_gradient_compiles_to_ordinary_forward_convolutions():
     # Autodiff's own rule reverses the kernel and swaps its channel axes in the convolution itself,
     # which XLA:CPU runs slowly inside a loop. The kernel gradient must have been dropped.
-    x, kernel = draw(12, 16, 3), draw(3, 3, 3, 5)
+    x, kernel = draw(12, 16, 6), draw(3, 3, 6, 5)
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(convolve(x, kernel) ** 2)))
     text = gradient.lower(x).compile().as_text()
     convolutions = re.findall(r"dim_labels=(\S+?)[,\s]", text)

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "randviz"
 # In order: a module imports only from those before it. The number is its floor.
 FLOORS = {
     "types": 0,
+    "winograd": 1,
     "conv": 1,
     "gaussian": 1,
     "networks": 1,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from randviz import networks
 from randviz.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.commands.inputs import load_picture, make_keys
-from randviz.conv import PADDINGS, POOLINGS
+from randviz.conv import CONVOLUTIONS, PADDINGS, POOLINGS
 from randviz.gauge import normalize_activations
 from randviz.networks import Dense, Network, ResponseNorm
 from randviz.recipe import Recipe, format_recipe, parse_recipe
@@ -69,6 +69,12 @@ class NetworkSettings:
         "How windows are pooled; auto is avg for VGG-19 and max for AlexNet.",
         choices=("auto", *POOLINGS),
     )
+    convolution: str = setting(
+        "auto",
+        "How convolutions are computed: direct, winograd, or what is faster on this machine. The"
+        " results differ by rounding only.",
+        choices=CONVOLUTIONS,
+    )
     padding: str = setting(
         "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
     )
@@ -119,7 +125,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
         )
         return Choice(
             label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
-            network=recipe.as_network(),
+            network=dataclasses.replace(recipe.as_network(), convolution=settings.convolution),
             draw=lambda last_layer: _draw_from(recipe, last_layer),
             facts={"weights": "recipe", "recipe": format_recipe(recipe)},
         )
@@ -200,7 +206,9 @@ def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
 def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
     """The network with the conventions that the flags ask for; auto leaves its own."""
     pooling = network.pooling if settings.pooling == "auto" else settings.pooling
-    network = dataclasses.replace(network, pooling=pooling, padding=settings.padding)
+    network = dataclasses.replace(
+        network, pooling=pooling, padding=settings.padding, convolution=settings.convolution
+    )
     if settings.input_offset == "auto":
         return network
     return dataclasses.replace(network, input_offset=read_offset(settings.input_offset))

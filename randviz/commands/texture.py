@@ -53,7 +53,14 @@ def run(settings: Settings) -> None:
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
     params = choice.draw(layers[-1])
-    objective = Texture.of(network, params, picture.image, layers=layers, reading=settings.reading)
+    objective = Texture.of(
+        network,
+        params,
+        picture.image,
+        layers=layers,
+        shape=(height, width),
+        reading=settings.reading,
+    )
     canvas = jnp.zeros((height, width, 3))
     start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)
     run_task(

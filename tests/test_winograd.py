@@ -1,0 +1,100 @@
+"""Winograd's convolution against the direct one, in float64, at sizes that leave every rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_conv import convolve_by_taps
+
+from randviz import winograd
+from randviz.conv import choose_method, convolve
+from randviz.networks import VGG19, features
+from randviz.weights import random_weights
+
+rng = np.random.default_rng(3)
+
+
+def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def relative_error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+# Over all rests of the tile of 4, a single position, and strips (32 columns of 64 channels).
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs"),
+    [(1, 1, 2, 3), (2, 7, 3, 5), (5, 4, 4, 4), (8, 11, 6, 2), (13, 10, 40, 40), (67, 129, 64, 64)],
+)
+@pytest.mark.parametrize("border", [0, 1, 2])
+def test_error_is_below_1e_5(height, width, inputs, outputs, border):
+    if min(height, width) + 2 * border < 3:
+        return
+    x, kernel = draw(height, width, inputs), draw(3, 3, inputs, outputs)
+    found = winograd.correlate(x, winograd.transform_kernel(kernel), border)
+    exact = convolve_by_taps(
+        np.asarray(x, np.float64), np.asarray(kernel, np.float64), border=border
+    )
+    assert found.shape == exact.shape
+    assert relative_error(found, exact) < 1e-5
+    # Also for what layers see after a ReLU, where values share a sign.
+    x = jnp.abs(x)
+    found = winograd.correlate(x, winograd.transform_kernel(kernel), border)
+    exact = convolve_by_taps(
+        np.asarray(x, np.float64), np.asarray(kernel, np.float64), border=border
+    )
+    assert relative_error(found, exact) < 1e-5
+
+
+def test_strips_change_nothing(monkeypatch):
+    x, kernel = draw(45, 37, 8), draw(3, 3, 8, 8)
+    transformed = winograd.transform_kernel(kernel)
+    whole = winograd.correlate(x, transformed, 1)
+    monkeypatch.setattr(winograd, "_STRIP", 8 * 30)
+    np.testing.assert_allclose(winograd.correlate(x, transformed, 1), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_inside_jit_loops_and_vmap():
+    xs, kernel = draw(3, 9, 10, 4), draw(3, 3, 4, 4) / 6
+    by_winograd = lambda x: convolve(x, kernel, convolution="winograd")
+    direct = lambda x: convolve(x, kernel, convolution="direct")
+    thrice = lambda f: jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, x: f(x), x))
+    expected = np.stack([thrice(direct)(x) for x in xs])
+    np.testing.assert_allclose(jax.vmap(thrice(by_winograd))(xs), expected, rtol=1e-4, atol=1e-5)
+    kernels = draw(2, 3, 3, 4, 5)
+    over_kernels = jax.vmap(lambda k: convolve(xs[0], k, convolution="winograd"))(kernels)
+    for found, own in zip(over_kernels, kernels, strict=True):
+        expected = convolve(xs[0], own, convolution="direct")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_and_gradient_of_vgg19_agree_however_computed():
+    networks = {
+        word: VGG19.__class__(**{**VGG19.__dict__, "convolution": word, "input_offset": 0.0})
+        for word in ("direct", "winograd", "auto")
+    }
+    params = random_weights(jax.random.key(0), VGG19, last_layer="conv3_1", scale=0.05)
+    image = jax.random.uniform(jax.random.key(1), (26, 35, 3))
+
+    def measure(word):
+        loss = lambda x: jnp.sum(features(networks[word], params, x, "conv3_1")["conv3_1"] ** 2)
+        return jax.value_and_grad(loss)(image)
+
+    value, gradient = measure("direct")
+    for word in ("winograd", "auto"):
+        other_value, other_gradient = measure(word)
+        assert float(other_value) == pytest.approx(float(value), rel=1e-5)
+        assert relative_error(other_gradient, gradient) < 2e-5
+
+
+def test_the_method_is_chosen_by_size_channels_and_word():
+    large, wide, first = (64, 64, 128), (3, 3, 128, 128), (3, 3, 3, 64)
+    assert choose_method(large, wide) == "winograd"
+    assert choose_method((4, 4, 128), wide) == "direct"
+    assert choose_method((4, 4, 128), wide, convolution="winograd") == "winograd"
+    assert choose_method(large, wide, convolution="direct") == "direct"
+    assert choose_method((64, 64, 3), first) == "taps"
+    assert choose_method(large, wide, stride=2, convolution="winograd") == "direct"
+    assert choose_method(large, wide, groups=2, convolution="winograd") == "direct"
+    assert choose_method(large, (5, 5, 128, 128), convolution="winograd") == "direct"
