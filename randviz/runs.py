@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import pathlib
 import shutil
 import signal
@@ -75,6 +76,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "matmul_precision": jax.config.jax_default_matmul_precision,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

@@ -140,14 +140,15 @@ def run_command(
         print(describe_flags(settings_class))
         print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
         return 0
-    _configure_jax()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = lambda message, *_: print(
                 f"{name}: warning: {message}", file=sys.stderr
             )
-            run(parse_flags(settings_class, argv))
+            settings = parse_flags(settings_class, argv)
+            _configure_jax(getattr(settings, "precision", "highest"))
+            run(settings)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
@@ -162,12 +163,27 @@ def run_command(
     return 0
 
 
-def _configure_jax() -> None:
-    """Full float32 products, and compiled programs kept for the next run.
+PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+# XLA:CPU hands matrix products and convolutions to YNNPACK in jaxlib 0.10.2 and later. It is slower
+# here (an evaluation at 256 pixels takes about a tenth longer, and its times scatter), and some of
+# its programs crash or hang (jax issues 37465 and 39257). An empty list turns it off. Other
+# versions may not know the flag, and XLA aborts the process for a flag that it does not know.
+_NO_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
+_VERSIONS_WITH_YNNPACK = ((0, 10, 1), (0, 12))
+
+
+def _configure_jax(precision: str) -> None:
+    """Arithmetic as asked for, and compiled programs kept for the next run.
 
     Where the user's environment has chosen otherwise, that stands.
     """
-    if jax.config.jax_default_matmul_precision is None:
+    flags_before = os.environ.get("XLA_FLAGS", "")
+    first, end = _VERSIONS_WITH_YNNPACK
+    if first <= jax.__version_info__ < end and "ynn_fusion" not in flags_before:
+        os.environ["XLA_FLAGS"] = f"{flags_before} {_NO_YNNPACK}".strip()
+    if precision != "highest":
+        jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
+    elif jax.config.jax_default_matmul_precision is None:
         # On GPUs and TPUs jax's own default is to round float32 factors to 10 or 7 bits.
         jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:

@@ -1,7 +1,9 @@
 """Flags made from a settings class: types, defaults, files, and mistakes."""
 
 import dataclasses
+import os
 
+import jax
 import pytest
 
 from randviz.settings import describe_flags, parse_flags, run_command, setting
@@ -87,3 +89,38 @@ def test_interruption_exits_with_130(capsys):
 
     assert run_command("randviz x", Settings, stopped, [], "Doc.") == 130
     assert capsys.readouterr().err == "randviz x: stopped.\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Precise(Common):
+    precision: str = setting("highest", "How exact.", choices=("highest", "tf32", "bf16"))
+
+
+@pytest.mark.parametrize(("words", "value"), [([], "highest"), (["--precision=tf32"], "tf32")])
+def test_precision_is_full_unless_asked_otherwise(words, value):
+    before = jax.config.jax_default_matmul_precision
+    jax.config.update("jax_default_matmul_precision", None)
+    seen = []
+    run = lambda settings: seen.append(jax.config.jax_default_matmul_precision)
+    try:
+        assert run_command("randviz x", Precise, run, words, "Doc.") == 0
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+    assert seen == [{"highest": "highest", "tf32": "tensorfloat32"}[value]]
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "after"),
+    [
+        ((0, 10, 2), "", "--xla_cpu_experimental_ynn_fusion_type="),
+        ((0, 10, 2), "--a=1", "--a=1 --xla_cpu_experimental_ynn_fusion_type="),
+        ((0, 10, 2), "--xla_cpu_experimental_ynn_fusion_type=dot", None),
+        ((0, 9, 0), "--a=1", None),
+        ((0, 12, 0), "", None),
+    ],
+)
+def test_ynnpack_is_turned_off_where_the_flag_is_known(monkeypatch, version, before, after):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    monkeypatch.setattr(jax, "__version_info__", version)
+    assert run_command("randviz x", Settings, lambda settings: None, [], "Doc.") == 0
+    assert os.environ["XLA_FLAGS"] == (before if after is None else after)

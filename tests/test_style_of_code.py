@@ -56,6 +56,7 @@ FLOORS = {
     "commands.demo": 5,
     "experiments.command": 5,
     "experiments.solvers": 5,
+    "experiments.speed": 5,
     "experiments.selection_statistics": 5,
     "experiments.selection_audit": 5,
 }

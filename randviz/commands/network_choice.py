@@ -14,7 +14,7 @@ from randviz.conv import CONVOLUTIONS, PADDINGS, POOLINGS
 from randviz.gauge import normalize_activations
 from randviz.networks import Dense, Network, ResponseNorm
 from randviz.recipe import Recipe, format_recipe, parse_recipe
-from randviz.settings import setting
+from randviz.settings import PRECISIONS, setting
 from randviz.types import Params, UserError
 from randviz.weights import random_weights
 
@@ -68,6 +68,12 @@ class NetworkSettings:
         "auto",
         "How windows are pooled; auto is avg for VGG-19 and max for AlexNet.",
         choices=("auto", *POOLINGS),
+    )
+    precision: str = setting(
+        "highest",
+        "Of products on a GPU or TPU: full float32, or the faster TF32 or bfloat16. CPUs always"
+        " compute in full float32.",
+        choices=tuple(PRECISIONS),
     )
     convolution: str = setting(
         "auto",
