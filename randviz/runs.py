@@ -1,6 +1,7 @@
 """Long runs: watched, saved, stopped at any moment, and gone on with where they were."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -159,7 +160,7 @@ def descend(
       Stopped: after SIGINT or SIGTERM, with the state saved.
     """
     sitting = _Sitting(
-        state=lbfgs.init(objective, start, solver=solver, memory=memory),
+        state=lbfgs.init(_for_one_evaluation(objective), start, solver=solver, memory=memory),
         trace=lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?")),
         progress=np.zeros(3),
     )
@@ -212,6 +213,14 @@ def forget(folder: pathlib.Path, facts: Any) -> None:
 
 def _place_of_states(folder: pathlib.Path, facts: Any) -> pathlib.Path:
     return folder / f".unfinished-{fingerprint([_STATE_VERSION, facts])}"
+
+
+def _for_one_evaluation(objective: lbfgs.Objective) -> lbfgs.Objective:
+    """The objective in the form that is sooner compiled, for where it is evaluated only once."""
+    network = getattr(objective, "network", None)
+    if network is None:
+        return objective
+    return objective.replace(network=dataclasses.replace(network, convolution="direct"))
 
 
 class _Sitting(NamedTuple):

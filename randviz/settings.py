@@ -189,3 +189,5 @@ def _configure_jax(precision: str) -> None:
     if jax.config.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "randviz"))
+        # Small programs too: there are dozens, and a second start should not compile at all.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

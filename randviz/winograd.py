@@ -12,6 +12,9 @@ References:
   Lavin and Gray (2016), "Fast algorithms for convolutional neural networks".
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -58,6 +61,8 @@ def transform_kernel(kernel: Array) -> Array:
     return transformed.reshape(_TILE**2, *kernel.shape[2:])
 
 
+# Under jit so that layers of one shape are traced once, not each in each program.
+@functools.partial(jax.jit, static_argnums=(2,))
 def correlate(x: Array, transformed: Array, border: int) -> Array:
     """Correlates a feature map, padded with zeros, with a 3×3 kernel.
 

@@ -131,7 +131,9 @@ def paper_layer_weights(
       UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
     deepest = network.canonical_names(tuple(layer_weights))[-1]
-    _, exponents = normalize_gauge(network, params, deepest)
+    # Under jit: one by one, its hundred small operations take seconds to compile.
+    gauge = jax.jit(normalize_gauge, static_argnames=("network", "last_layer"))
+    _, exponents = gauge(network, params, deepest)
     for layer, value in layer_weights.items():
         if not math.isfinite(value):
             raise UserError(
