@@ -340,6 +340,7 @@ def features(
       UserError: for an unknown layer, an image that does not reach it, or missing weights.
 
     Example:
+      >>> import jax
       >>> from randviz.weights import random_weights
       >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv2_1")
       >>> maps = features(VGG19, params, jnp.ones((12, 16, 3)), ("relu1_2", "pool1"))

@@ -147,7 +147,7 @@ def run_command(
                 f"{name}: warning: {message}", file=sys.stderr
             )
             settings = parse_flags(settings_class, argv)
-            _configure_jax(getattr(settings, "precision", "highest"))
+            configure_jax(getattr(settings, "precision", "highest"))
             run(settings)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -172,10 +172,14 @@ _NO_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
 _VERSIONS_WITH_YNNPACK = ((0, 10, 1), (0, 12))
 
 
-def _configure_jax(precision: str) -> None:
+def configure_jax(precision: str) -> None:
     """Arithmetic as asked for, and compiled programs kept for the next run.
 
-    Where the user's environment has chosen otherwise, that stands.
+    Where the user's environment has chosen otherwise, that stands. To be called before JAX computes
+    anything, or some of it comes too late.
+
+    Args:
+      precision: a word of `PRECISIONS`.
     """
     flags_before = os.environ.get("XLA_FLAGS", "")
     first, end = _VERSIONS_WITH_YNNPACK

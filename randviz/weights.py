@@ -58,6 +58,7 @@ def random_weights(
       {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
 
     Example:
+      >>> from randviz.networks import VGG19
       >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
       >>> params["conv1_2"]["kernel"].shape
       (3, 3, 64, 64)

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 
 from randviz import networks
+from randviz.settings import configure_jax
 from randviz.weights import random_weights
+
+# As the commands do, so that they compute the same bits in this process as in one of their own.
+configure_jax("highest")
 
 # Each of VGG-19's kinds of layer, small enough to compile in a moment.
 TINY = networks.Network(
