@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from randviz import networks
 from randviz.__main__ import main
@@ -145,6 +146,7 @@ def test_two_pictures_of_one_name_keep_two_names():
         ("compare", "--image="),
         ("compare --image=chelsea,chelsea", "twice"),
         ("compare --image=chelsea --layers=pool9", "pool9"),
+        ("compare --image={black}", "black.png"),
         ("compare --image=chelsea --network=ranvgg --trained_weights={}", "recipe"),
         ("invert --image=chelsea --layer=pool1 --trained_weights={} --scale=1", "--scale"),
         ("invert --image=chelsea --trained_weights={} --layer=fc6 --network=tiny --square"
@@ -157,8 +159,18 @@ def test_two_pictures_of_one_name_keep_two_names():
     ],
 )  # fmt: skip
 def test_mistakes_get_a_sentence_and_leave_nothing(tmp_path, capsys, trained, words, said):
-    out = tmp_path / "out"
-    assert main([*words.format(trained).split(), f"--out_dir={out}"]) == 2
+    out, black = tmp_path / "out", tmp_path / "black.png"
+    Pillow.new("RGB", (40, 40)).save(black)
+    assert main([*words.format(trained, black=black).split(), f"--out_dir={out}"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and error.endswith(".\n")
     assert not out.exists()
+
+
+def test_a_picture_that_came_back_exactly_has_no_number_for_psnr():
+    cell = {"image": "a", "weights": "random", "layer": "pool1"}
+    row = {"cell": cell, "distance": 0.0, "psnr": None, "ssim": 1.0}
+    rows = {("a", "random", "pool1"): row}
+    table = compare.format_comparison(["a"], ["random", "trained"], ["pool1"], rows)
+    line = "| a | pool1 | 0.0 | not run | ∞ | not run | 1.00 | not run |"
+    assert table.splitlines()[-1] == line

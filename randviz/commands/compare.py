@@ -12,12 +12,13 @@ Examples:
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from randviz.charts import format_markdown
-from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture, make_keys
+from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import (
     Choice,
     NetworkSettings,
@@ -80,7 +81,7 @@ def run(settings: Settings) -> None:
     layers = first.network.canonical_names(settings.layers)
     for choice in choices.values():
         for picture in pictures.values():
-            choice.network.check_image(picture.image.shape, layers[-1])
+            check_picture(picture, choice.network, layers[-1])
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
     facts = {
         "command": "compare",
@@ -136,12 +137,15 @@ def measure_cells(
             label=f"compare {len(kept.rows) + 1}/{len(cells)}: {' '.join(cell.values())}",
         )
         save_image(kept.folder / file_name(cell), run.image)
-        measures = {
+        measures = compare_images(run.image, target)
+        if not math.isfinite(measures["psnr"]):
+            measures["psnr"] = None  # JSON has no infinity: the picture came back exactly
+        facts = {
             "final_loss": float(run.trace.loss[-1]),
             "evaluations": int(run.trace.evaluations.sum()),
             "seconds": round(run.seconds, 2),
         }
-        kept.append({"cell": cell, **compare_images(run.image, target), **measures})
+        kept.append({"cell": cell, **measures, **facts})
         forget(kept.folder, (kept.facts, cell))
 
 
@@ -204,7 +208,14 @@ def draw_panel(
 
 
 def _describe(row: Row) -> str:
-    return f"distance {row['distance']:.1f}\n{row['psnr']:.1f} dB, SSIM {row['ssim']:.2f}"
+    distance, psnr, ssim = (_write(row, measure) for measure in MEASURES)
+    return f"distance {distance}\n{psnr} dB, SSIM {ssim}"
+
+
+def _write(row: Row | None, measure: str) -> str:
+    if row is None:
+        return "not run"
+    return "∞" if row[measure] is None else format(row[measure], MEASURES[measure])
 
 
 def format_comparison(
@@ -228,11 +239,7 @@ def format_comparison(
     for name in names:
         for layer in layers:
             found = [rows.get((name, label, layer)) for label in labels]
-            cells = [
-                f"{row[measure]:{form}}" if row else "not run"
-                for measure, form in MEASURES.items()
-                for row in found
-            ]
+            cells = [_write(row, measure) for measure in MEASURES for row in found]
             lines.append([name, layer, *cells])
     return format_markdown(header, lines)
 

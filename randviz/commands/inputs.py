@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.images import crop_square, load_image, resize_image
+from randviz.networks import Network
 from randviz.recipe import GENERATOR
 from randviz.types import Image, Key, UserError
 
@@ -32,6 +33,20 @@ def make_keys(seed: int) -> tuple[Key, Key]:
     """The keys of a command: of the weights and of the noise."""
     # Named, because bits of another generator would be another network under the same seed.
     return tuple(jax.random.split(jax.random.key(seed, impl=GENERATOR)))
+
+
+def check_picture(picture: Picture, network: Network, last_layer: str) -> None:
+    """Says whether a network answers to a picture in a layer.
+
+    Raises:
+      UserError: if the picture does not reach the layer, or is nothing but the input offset.
+    """
+    network.check_image(picture.image.shape, last_layer)
+    if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
+        raise UserError(
+            f"the picture {picture.facts['source']} is nothing but the input offset, to which no"
+            " network answers; take another picture or --input_offset."
+        )
 
 
 def load_picture(flag: str, source: str, image_size: int, *, square: bool = False) -> Picture:

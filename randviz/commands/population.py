@@ -22,12 +22,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from randviz.charts import draw_boxes, format_table
-from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture, make_keys
+from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import (
     Choice,
     NetworkSettings,
@@ -228,12 +227,7 @@ def _check_kinds(settings: Settings, *, weights_are_given: bool) -> None:
 def _load_picture(settings, networks, last_layer, flag, name) -> Picture:
     picture = load_picture(flag, name, settings.image_size, square=settings.square)
     for network in networks:
-        network.check_image(picture.image.shape, last_layer)
-        if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
-            raise UserError(
-                f"the picture {name} is nothing but the input offset, to which no network answers;"
-                " take another picture or --input_offset."
-            )
+        check_picture(picture, network, last_layer)
     return picture
 
 
