@@ -5,7 +5,6 @@ taken at the image itself with the target's features set to zero, "the maximum p
 read the other way round both equations vanish.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -203,8 +202,7 @@ def _layer_weights(
     if reading not in READINGS:
         raise UserError(f"reading {reading!r} is unknown; use {' or '.join(READINGS)}.")
     layers = network.canonical_names(layers)
-    # Run once, so it is the time to compile that counts.
-    network = dataclasses.replace(network, convolution="direct")
+    network = network.for_one_evaluation()
     maps, pull_back = jax.vjp(lambda x: features(network, params, x, layers), image)
     cotangents = {layer: jax.grad(loss)(maps[layer]) for layer in layers}
 

@@ -162,6 +162,13 @@ class Network:
             return self
         return dataclasses.replace(self, input_offset=input_offset)
 
+    def for_one_evaluation(self) -> "Network":
+        """This network, its convolutions computed in the way that is soonest compiled.
+
+        For what is evaluated once, where the time to compile is what counts.
+        """
+        return dataclasses.replace(self, convolution="direct")
+
     def last_convolutional(self) -> str:
         """The last layer before the fully connected ones."""
         return next(layer.name for layer in reversed(self.layers) if not isinstance(layer, Dense))

@@ -1,7 +1,6 @@
 """Long runs: watched, saved, stopped at any moment, and gone on with where they were."""
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -216,11 +215,9 @@ def _place_of_states(folder: pathlib.Path, facts: Any) -> pathlib.Path:
 
 
 def _for_one_evaluation(objective: lbfgs.Objective) -> lbfgs.Objective:
-    """The objective in the form that is sooner compiled, for where it is evaluated only once."""
+    """The objective through its network's `for_one_evaluation`, if it has a network."""
     network = getattr(objective, "network", None)
-    if network is None:
-        return objective
-    return objective.replace(network=dataclasses.replace(network, convolution="direct"))
+    return objective.replace(network=network.for_one_evaluation()) if network else objective
 
 
 class _Sitting(NamedTuple):

@@ -1,6 +1,7 @@
 """What the three task commands share: their settings, their start, and the run itself."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -131,9 +132,7 @@ def paper_layer_weights(
       UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
     deepest = network.canonical_names(tuple(layer_weights))[-1]
-    # Under jit: one by one, its hundred small operations take seconds to compile.
-    gauge = jax.jit(normalize_gauge, static_argnames=("network", "last_layer"))
-    _, exponents = gauge(network, params, deepest)
+    exponents = _find_exponents(network, params, deepest)
     for layer, value in layer_weights.items():
         if not math.isfinite(value):
             raise UserError(
@@ -144,6 +143,13 @@ def paper_layer_weights(
         layer: math.ldexp(float(value), degree * int(exponents[layer]))
         for layer, value in layer_weights.items()
     }
+
+
+# Under jit: one by one, its hundred small operations take seconds to compile; and the rescaled
+# weights, which nobody asks for here, are not made.
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _find_exponents(network, params, last_layer):
+    return normalize_gauge(network, params, last_layer)[1]
 
 
 def run_task(task: Task) -> Image:
