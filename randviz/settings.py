@@ -48,6 +48,20 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def list_values(settings: Any, *beside_the_point: str) -> dict[str, Any]:
+    """The settings by name that a result depends on.
+
+    Args:
+      settings: an instance of a settings class.
+      beside_the_point: names of those it does not depend on.
+
+    Returns:
+      {name: value} of the others.
+    """
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if name not in beside_the_point}
+
+
 def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings:
     """Reads settings from a command line, flag files included.
 

@@ -33,7 +33,7 @@ from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.quality import compare_images
 from randviz.rows import Row, Rows
 from randviz.runs import descend, forget
-from randviz.settings import run_command, setting
+from randviz.settings import list_values, run_command, setting
 from randviz.types import Image, UserError
 
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
@@ -82,10 +82,9 @@ def run(settings: Settings) -> None:
     for choice in choices.values():
         for picture in pictures.values():
             check_picture(picture, choice.network, layers[-1])
-    values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
     facts = {
         "command": "compare",
-        "settings": values,
+        "settings": list_values(settings, "out_dir"),
         "pictures": {name: picture.facts for name, picture in pictures.items()},
         "networks": {
             label: {**describe_network(choice.network), **choice.facts}

@@ -17,7 +17,7 @@ from randviz.commands.network_choice import Choice, NetworkSettings, describe_ne
 from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.images import check_suffix, save_image
-from randviz.settings import setting
+from randviz.settings import list_values, setting
 from randviz.types import Image, Key, Params, UserError
 
 
@@ -181,12 +181,7 @@ def run_task(task: Task) -> Image:
         "pictures": {flag: picture.facts for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }
-    decisive = {
-        **facts,
-        "settings": {
-            name: value for name, value in facts["settings"].items() if name not in beside_the_point
-        },
-    }
+    decisive = {**facts, "settings": list_values(settings, *beside_the_point)}
     run = runs.descend(
         task.objective,
         task.start,

@@ -52,7 +52,7 @@ from randviz.processes import join_processes, together
 from randviz.quality import compare_images
 from randviz.rows import Row, Rows
 from randviz.runs import Stopped, write_record
-from randviz.settings import run_command, setting
+from randviz.settings import list_values, run_command, setting
 from randviz.types import UserError
 from randviz.weights import weight_shapes
 
@@ -186,10 +186,9 @@ def plan_study(settings: Settings) -> Study:
         "trained": lambda: _give(choices["trained"], layers[-1]),
     }
     kinds = {kind: makers[kind]() for kind in settings.kinds}
-    values = dataclasses.asdict(settings)
     facts = {
         "command": "population",
-        "settings": {k: v for k, v in values.items() if k not in _BESIDE_THE_POINT},
+        "settings": list_values(settings, *_BESIDE_THE_POINT),
         "pictures": {name: picture.facts for name, picture in pictures.items()},
         "reference": reference and reference.facts,
         "networks": {

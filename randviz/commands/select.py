@@ -23,7 +23,7 @@ from randviz.quality import compare_images
 from randviz.recipe import Recipe, format_recipe
 from randviz.rows import Row, Rows
 from randviz.selection import LayerChoice, select_layer
-from randviz.settings import run_command, setting
+from randviz.settings import list_values, run_command, setting
 from randviz.types import UserError
 from randviz.weights import random_weights, weight_shapes
 
@@ -58,8 +58,10 @@ def run(settings: Settings) -> None:
     inverted = network.with_offset(INPUT_OFFSET)
     inverted.check_image(picture.image.shape, settings.last_layer)
     layers = tuple(weight_shapes(network, settings.last_layer))
-    values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
-    kept = Rows(settings.out_dir, {"settings": values, "reference": picture.facts["sha256"]})
+    kept = Rows(
+        settings.out_dir,
+        {"settings": list_values(settings, "out_dir"), "reference": picture.facts["sha256"]},
+    )
     for index in range(len(kept.rows), len(layers)):
         began = time.monotonic()
         row = _select_next(settings, inverted, picture.image, layers[: index + 1], kept.rows)

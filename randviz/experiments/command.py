@@ -4,13 +4,12 @@ A cell is the smallest piece worth losing: its row is kept as soon as it is meas
 experiment can be stopped at any moment and goes on after its last good row.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from randviz.rows import Row, Rows
-from randviz.settings import run_command
+from randviz.settings import list_values, run_command
 
 
 class Experiment(NamedTuple):
@@ -36,8 +35,10 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
 
     def run(settings: Any) -> None:
         cells = experiment.cells(settings)
-        values = {k: v for k, v in dataclasses.asdict(settings).items() if k != "out_dir"}
-        kept = Rows(settings.out_dir, {"experiment": experiment.name, "settings": values})
+        kept = Rows(
+            settings.out_dir,
+            {"experiment": experiment.name, "settings": list_values(settings, "out_dir")},
+        )
         for cell in kept.missing(cells):
             words = " ".join(str(value) for value in cell.values())
             print(f"{experiment.name}: {len(kept.rows) + 1}/{len(cells)} {words}", flush=True)
