@@ -42,28 +42,44 @@ def normalize_gauge(
     check_weights(network, params, last_layer)
     path = network.up_to(last_layer)
     norms = [index for index, layer in enumerate(path) if isinstance(layer, ResponseNorm)]
-    normalized, exponents = {}, {}
-    ideal, exponent = 0.0, jnp.int32(0)
-    scale = 1 / (255 * np.mean(network.input_scale))  # pixels reach 255
-    for index, layer in enumerate(path):
-        if isinstance(layer, Conv | Dense) and norms and index < norms[-1]:
-            normalized[layer.name], scale = dict(params[layer.name]), 1
-        elif isinstance(layer, Conv | Dense):
-            kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
-            fan_in = kernel.size // kernel.shape[-1]
-            largest = jnp.max(jnp.abs(kernel))
-            # Relative to the largest, or the squares of very small weights would vanish.
-            size = largest * jnp.sqrt(jnp.mean(jnp.square(kernel / largest)))
-            ideal += jnp.where(size > 0, jnp.log2((2 / fan_in) ** 0.5 * scale / size), 0.0)
-            scale = 1
-            # The sum is rounded, not each factor, so that errors do not add up with depth.
-            previous, exponent = exponent, jnp.round(ideal).astype(jnp.int32)
-            normalized[layer.name] = {
-                "kernel": jnp.ldexp(kernel, exponent - previous),
-                "bias": jnp.ldexp(bias, exponent),
-            }
+    fixed = path[: norms[-1]] if norms else ()
+    names = [layer.name for layer in path if isinstance(layer, Conv | Dense)]
+    normalized = {layer.name: dict(params[layer.name]) for layer in fixed if layer.name in names}
+    exponents = dict.fromkeys((layer.name for layer in path), jnp.int32(0))
+    names = names[len(normalized) :]
+    if not names:
+        return normalized, exponents
+
+    # All layers' numbers are one vector: apart, each would be compiled on its own.
+    kernels = [params[name]["kernel"] for name in names]
+    wanted = np.array([(2 * kernel.shape[-1] / kernel.size) ** 0.5 for kernel in kernels])
+    if not fixed:
+        wanted[0] /= 255 * np.mean(network.input_scale)  # pixels reach 255
+    sizes = jnp.stack([_root_mean_square(kernel) for kernel in kernels])
+    ideal = jnp.where(sizes > 0, jnp.log2(wanted.astype(np.float32) / sizes), 0.0)
+    # The sum is rounded, not each factor, so that errors do not add up with depth.
+    sums = jnp.round(jnp.cumsum(ideal)).astype(jnp.int32)
+    factors = jnp.ldexp(jnp.float32(1), jnp.diff(sums, prepend=0))
+    # A bias's factor may be beyond float32 where the bias is not.
+    halves = jnp.ldexp(jnp.float32(1), jnp.stack([sums // 2, sums - sums // 2]))
+    for index, name in enumerate(names):
+        normalized[name] = {
+            "kernel": kernels[index] * factors[index],
+            "bias": params[name]["bias"] * halves[0, index] * halves[1, index],
+        }
+    exponent = jnp.int32(0)
+    for layer in path:
+        if layer.name in names:
+            exponent = sums[names.index(layer.name)]
         exponents[layer.name] = exponent
     return normalized, exponents
+
+
+def _root_mean_square(kernel: Array) -> Array:
+    # Relative to the largest, or the squares of very small weights would vanish.
+    largest = jnp.max(jnp.abs(kernel))
+    relative = jnp.sqrt(jnp.mean(jnp.square(kernel / jnp.where(largest > 0, largest, 1))))
+    return largest * relative
 
 
 def prepare_descent(

@@ -27,7 +27,7 @@ def _quantiles() -> np.ndarray:
     return (ndtri(middles) / np.sqrt(2)).astype(np.float32)
 
 
-def draw_gaussians(keys: Sequence[Key], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def draw_gaussians(keys: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     """Draws several arrays from N(0, 1), each from a key of its own.
 
     All 32 bits of a number count: the upper and the lower 16 each choose one quantile of N(0, 1/2);
@@ -36,8 +36,8 @@ def draw_gaussians(keys: Sequence[Key], shapes: Sequence[tuple[int, ...]]) -> li
     single program, which compiles ten times sooner than one for each shape.
 
     Args:
-      keys: Threefry keys.
-      shapes: of the arrays wanted, one for each key.
+      keys: [N], Threefry keys.
+      shapes: of the N arrays wanted.
 
     Returns:
       float32 arrays of those shapes; each depends on its own key and number of elements alone.
@@ -46,7 +46,7 @@ def draw_gaussians(keys: Sequence[Key], shapes: Sequence[tuple[int, ...]]) -> li
     blocks = [-(-size // _BLOCK) for size in sizes]
     which_key = np.repeat(np.arange(len(blocks)), blocks)
     which_block = np.concatenate([np.arange(count) for count in blocks])
-    block_keys = jax.vmap(jax.random.fold_in)(jnp.stack(keys)[which_key], which_block)
+    block_keys = jax.vmap(jax.random.fold_in)(keys[which_key], which_block)
     bits = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK,), jnp.uint32))(block_keys)
     table = jnp.asarray(_quantiles())
     numbers = (table[bits >> 16] + table[bits & 0xFFFF]).reshape(-1)
@@ -59,7 +59,7 @@ def draw_gaussians(keys: Sequence[Key], shapes: Sequence[tuple[int, ...]]) -> li
 
 def draw_gaussian(key: Key, shape: tuple[int, ...]) -> Array:
     """Draws one array from N(0, 1), as `draw_gaussians` does."""
-    return draw_gaussians([key], [shape])[0]
+    return draw_gaussians(key[None], [shape])[0]
 
 
 def draw_noise_image(

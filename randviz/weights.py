@@ -69,13 +69,15 @@ def random_weights(
     """
     shapes = weight_shapes(network, last_layer or network.last_convolutional())
     draws = draws + (0,) * (len(shapes) - len(draws))
-    layer_keys = [draw_key(key, *which) for which in zip(shapes, draws, strict=False)]
-    kernel_keys, bias_keys = zip(*map(jax.random.split, layer_keys), strict=True)
-    kernels = draw_gaussians(kernel_keys, [shape["kernel"] for shape in shapes.values()])
-    biases = draw_gaussians(bias_keys, [shape["bias"] for shape in shapes.values()])
+    # All layers' keys at once: one by one, each would be compiled on its own, for over a second.
+    names = jnp.array([_number_of(layer) for layer in shapes], jnp.uint32)
+    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(key, names, jnp.stack(draws[: len(shapes)]))
+    keys = jax.vmap(jax.random.split)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
+    sizes = [shape[name] for shape in shapes.values() for name in ("kernel", "bias")]
+    numbers = draw_gaussians(keys, sizes)
     return {
         layer: {"kernel": scale * kernel, "bias": bias_scale * bias}
-        for layer, kernel, bias in zip(shapes, kernels, biases, strict=True)
+        for layer, kernel, bias in zip(shapes, numbers[::2], numbers[1::2], strict=True)
     }
 
 
@@ -107,11 +109,18 @@ def draw_weights(
     if layer not in shapes:
         raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
     keys = jax.random.split(draw_key(key, layer, draw))
-    kernel, bias = draw_gaussians(list(keys), [shapes[layer][name] for name in ("kernel", "bias")])
+    kernel, bias = draw_gaussians(keys, [shapes[layer][name] for name in ("kernel", "bias")])
     return {"kernel": scale * kernel, "bias": bias_scale * bias}
 
 
 def draw_key(key: Key, layer: str, draw: int | Array) -> Key:
     """The key of one draw of a layer's weights: the network's key folded with name and number."""
-    layer_key = jax.random.fold_in(key, zlib.crc32(layer.encode()))
-    return jax.random.fold_in(layer_key, draw)
+    return _fold(key, _number_of(layer), draw)
+
+
+def _number_of(layer: str) -> int:
+    return zlib.crc32(layer.encode())
+
+
+def _fold(key: Key, number: int | Array, draw: int | Array) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(key, number), draw)

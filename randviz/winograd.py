@@ -76,22 +76,28 @@ def correlate(x: Array, transformed: Array, border: int) -> Array:
     """
     height, width = (side + 2 * border - 2 for side in x.shape[:2])
     rows, columns = -(-height // _OUTPUTS), -(-width // _OUTPUTS)
-    pads = [
-        (border, _OUTPUTS * tiles + 2 - side - border)
-        for side, tiles in zip(x.shape[:2], (rows, columns), strict=True)
-    ]
-    x = jnp.pad(x, (*pads, (0, 0)))
     widest = max(transformed.shape[1:])
     strip = max(_STRIP // widest // columns, 1) if widest <= _NARROW else rows
-    found = []
-    for first in range(0, rows, strip):
-        count = min(strip, rows - first)
-        part = x[_OUTPUTS * first : _OUTPUTS * (first + count) + 2]
-        if found:
-            # One strip after the other: side by side they would push each other from the cache.
-            part, _ = lax.optimization_barrier((part, found[-1]))
-        found.append(_correlate_tiles(part, transformed, count, columns))
-    return jnp.concatenate(found)[:height, :width]
+    count = -(-rows // strip)
+    strip = -(-rows // count)
+    pads = [
+        (border, _OUTPUTS * tiles + 2 - side - border)
+        for side, tiles in zip(x.shape[:2], (count * strip, columns), strict=True)
+    ]
+    x = jnp.pad(x, (*pads, (0, 0)))
+    if count == 1:
+        found = _correlate_tiles(x, transformed, rows, columns)
+    else:
+
+        def correlate_strip(index: Array) -> Array:
+            part = lax.dynamic_slice_in_dim(x, _OUTPUTS * strip * index, _OUTPUTS * strip + 2)
+            return _correlate_tiles(part, transformed, strip, columns)
+
+        # One strip after the other: side by side they would push each other from the cache. And a
+        # loop: written out, a large picture has hundreds, which take minutes to compile.
+        found = lax.map(correlate_strip, jnp.arange(count))
+        found = found.reshape(-1, *found.shape[2:])
+    return found[:height, :width]
 
 
 def _correlate_tiles(x: Array, transformed: Array, rows: int, columns: int) -> Array:
