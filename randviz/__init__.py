@@ -8,8 +8,8 @@ The package is built in floors; a module imports only what stands before it in t
                           lbfgs
 2 tasks                   inversion, texture, style
 3 search                  selection, recipe, population
-4 host                    images, tensor_files, checkpoints, grids, quality, runs, rows, settings,
-                          charts, processes
+4 host                    images, tensor_files, checkpoints, grids, quality, runs, forecast, rows,
+                          settings, charts, processes
 5 commands                commands.*, experiments.*, __main__
 ========================  ======================================================================
 

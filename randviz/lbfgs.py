@@ -34,6 +34,7 @@ _ADAM_LEARNING_RATE = 0.02  # about five grey levels a step, the size that Adam'
 # The cosine between a step and the change of gradient it caused below which the pair says nothing
 # about curvature but rounding. Relative, so that a scaled objective takes the same path.
 _SMALLEST_COSINE = 1e-6
+_SMALLEST_CAPACITY = 64  # steps that a compiled program has room for in its trace, at the least
 
 
 class State(NamedTuple):
@@ -292,7 +293,7 @@ def advance(
     check_solver(solver)
     if num_steps < 0:
         raise UserError(f"num_steps is {num_steps}; it must not be negative.")
-    capacity = max(64, 1 << (num_steps - 1).bit_length())
+    capacity = max(_SMALLEST_CAPACITY, 1 << (num_steps - 1).bit_length())
     state, trace = _advance(objective, state, num_steps, capacity=capacity, solver=solver)
     return state, jax.tree.map(lambda values: values[:num_steps], trace)
 
@@ -317,6 +318,22 @@ def _advance(objective: Objective, state: State, num_steps: Array, *, capacity: 
 
     # The number of steps is an argument, not a constant: another chunk length is the same program.
     return lax.fori_loop(0, num_steps, body, (state, empty))
+
+
+def compile_steps(objective: Objective, state: State, *, solver: str = "jaxopt"):
+    """Compiles what `advance` runs for up to 64 steps, without running it.
+
+    Args:
+      objective: as given to `init`, or what `jax.eval_shape` makes of it.
+      state: likewise.
+      solver: as given to `init`.
+
+    Returns:
+      The compiled program, for `memory_analysis()` and `cost_analysis()`. JAX keeps it, so that
+      `advance` does not compile it again.
+    """
+    capacity = _SMALLEST_CAPACITY
+    return _advance.lower(objective, state, 1, capacity=capacity, solver=solver).compile()
 
 
 def minimize(

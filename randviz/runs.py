@@ -168,6 +168,7 @@ def descend(
         sitting = _restore(states, sitting, place)
         state, trace = sitting.state, lbfgs.Trace(*map(np.array, sitting.trace))
         step, before, sittings = int(sitting.progress[0]), *sitting.progress[1:]
+        del sitting  # or the first state would be held to the end, half a gigabyte at 1024 pixels
         began = saved = time.monotonic()
 
         def save() -> None:
@@ -315,7 +316,7 @@ class _Watch:
         if self.told:
             pace = (step - self.first_step) / (now - self.began)
             left = (self.num_steps - step) / pace
-            facts += f"  {pace:.2f} steps/s  {_clock(left)} left"
+            facts += f"  {pace:.2f} steps/s  {format_seconds(left)} left"
         else:
             # Counted from here: what came before was mostly compilation.
             self.began, self.first_step = now, step
@@ -331,7 +332,13 @@ class _Watch:
             self.told = now
 
 
-def _clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Writes a time as minutes and seconds, and hours where there are some.
+
+    Example:
+      >>> format_seconds(200), format_seconds(7325.3)
+      ('3:20', '2:02:05')
+    """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -48,6 +48,15 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclasses.dataclass(frozen=True)
+class CommandSettings:
+    """Settings that every command has."""
+
+    dry_run: bool = setting(
+        False, "Only says how much memory and time it would take, after a few steps to measure."
+    )
+
+
 def list_values(settings: Any, *beside_the_point: str) -> dict[str, Any]:
     """The settings by name that a result depends on.
 
@@ -59,6 +68,7 @@ def list_values(settings: Any, *beside_the_point: str) -> dict[str, Any]:
       {name: value} of the others.
     """
     values = dataclasses.asdict(settings)
+    beside_the_point += ("dry_run",)
     return {name: value for name, value in values.items() if name not in beside_the_point}
 
 

@@ -40,6 +40,7 @@ FLOORS = {
     "grids": 4,
     "quality": 4,
     "runs": 4,
+    "forecast": 4,
     "rows": 4,
     "settings": 4,
     "charts": 4,

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from randviz.charts import format_markdown
@@ -26,6 +26,7 @@ from randviz.commands.network_choice import (
     choose_untrained,
     describe_network,
 )
+from randviz.forecast import foresee
 from randviz.gaussian import draw_noise_image
 from randviz.grids import draw_grid
 from randviz.images import load_image, replace_atomically, save_image
@@ -34,7 +35,7 @@ from randviz.quality import compare_images
 from randviz.rows import Row, Rows
 from randviz.runs import descend, forget
 from randviz.settings import list_values, run_command, setting
-from randviz.types import Image, UserError
+from randviz.types import Image, Params, UserError
 
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
 
@@ -82,6 +83,19 @@ def run(settings: Settings) -> None:
     for choice in choices.values():
         for picture in pictures.values():
             check_picture(picture, choice.network, layers[-1])
+    draw = functools.cache(lambda label: choices[label].draw(layers[-1]))
+    largest = max((picture.image for picture in pictures.values()), key=lambda image: image.size)
+    count = len(pictures) * len(choices) * len(layers)
+    if foresee(
+        "compare",
+        functools.partial(
+            Inversion.of, first.network, draw(first.label), largest, layer=layers[-1]
+        ),
+        draw_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
+        num_steps=count * settings.num_steps,
+        dry_run=settings.dry_run,
+    ):
+        return
     facts = {
         "command": "compare",
         "settings": list_values(settings, "out_dir"),
@@ -98,7 +112,7 @@ def run(settings: Settings) -> None:
         for label in choices
         for layer in layers
     ]
-    measure_cells(kept, cells, pictures, choices, settings)
+    measure_cells(kept, cells, pictures, choices, draw, settings)
     rows = {tuple(row["cell"].values()): row for row in kept.rows}
     labels = [first.label, "trained"]
     for name, picture in pictures.items():
@@ -115,6 +129,7 @@ def measure_cells(
     cells: Sequence[Row],
     pictures: Mapping[str, Picture],
     choices: Mapping[str, Choice],
+    draw: Callable[[str], Params],
     settings: Settings,
 ) -> None:
     """Measures the cells that have no row yet and saves each picture under its `file_name`.
@@ -123,7 +138,6 @@ def measure_cells(
       runs.Stopped: if the user stopped it; the descent that was on its way goes on another time.
     """
     _, noise_key = make_keys(settings.seed)
-    draw = functools.cache(lambda label: choices[label].draw(cells[-1]["layer"]))
     for cell in kept.missing(cells):
         target, network = pictures[cell["image"]].image, choices[cell["weights"]].network
         objective = Inversion.of(network, draw(cell["weights"]), target, layer=cell["layer"])

@@ -16,11 +16,11 @@ from randviz.commands import invert, style, texture
 from randviz.grids import draw_grid
 from randviz.images import load_image, replace_atomically, save_image
 from randviz.runs import prepare_folder
-from randviz.settings import run_command, setting
+from randviz.settings import CommandSettings, run_command, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(CommandSettings):
     """Settings of `randviz demo`."""
 
     out_dir: str = setting("out/demo", "Folder for the pictures, the panels and index.html.")
@@ -92,16 +92,21 @@ def name_of(show: Show) -> str:
 
 def run(settings: Settings) -> None:
     """Runs the shows one after another and writes the page."""
-    folder = prepare_folder(settings.out_dir)
+    folder = pathlib.Path(settings.out_dir)
+    if not settings.dry_run:
+        prepare_folder(folder)
     began = time.monotonic()
     sections = []
     for show in SHOWS:
         name = name_of(show)
         options = {**show.flags, "num_steps": settings.num_steps, "seed": settings.seed}
-        results = {"the result": show.command.Settings(**options, out_dir=str(folder / name))}
+        result = show.command.Settings(
+            **options, dry_run=settings.dry_run, out_dir=str(folder / name)
+        )
+        results = {"the result": result}
         if settings.trained_weights:
             results["with trained weights"] = dataclasses.replace(
-                results["the result"],
+                result,
                 trained_weights=settings.trained_weights,
                 out_dir=str(folder / f"{name}_trained"),
             )
@@ -113,10 +118,14 @@ def run(settings: Settings) -> None:
         pictures = [load_image(sample, image_size=size) for sample in show.pictures.values()]
         for result in results.values():
             show.command.run(result)
-            pictures.append(load_image(pathlib.Path(result.out_dir, "out.png")))
+        if settings.dry_run:
+            continue
+        pictures += [load_image(pathlib.Path(r.out_dir, "out.png")) for r in results.values()]
         panel = draw_grid([pictures], captions=[[*show.pictures, *results]], cell=2 * size)
         save_image(folder / f"{name}_panel.png", panel)
         sections.append(_draw_section(show, f"{name}_panel.png", command))
+    if settings.dry_run:
+        return
     with replace_atomically(folder / "index.html") as temporary:
         temporary.write_text(_PAGE.format(sections="\n".join(sections)), encoding="utf-8")
     print(f"demo: done in {time.monotonic() - began:.0f} s; open {folder / 'index.html'}")

@@ -14,6 +14,7 @@ import jax
 from randviz import lbfgs, losses, networks, runs
 from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
+from randviz.forecast import foresee
 from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.images import check_suffix, save_image
@@ -66,10 +67,11 @@ class Task(NamedTuple):
       name: of the command.
       settings: of the command.
       choice: whose network it is.
-      objective: image → scalar.
+      make_objective: makes it, image → scalar, from what is in memory already.
       start: [H, W, 3].
       pictures: {flag: Picture}, everything read from outside.
-      layer_weights: {"content" or "style": {layer: value}}, as the paper states them, at its σ.
+      layer_weights: the objective → {"content" or "style": {layer: value}}, as the paper states
+        them, at its σ.
       finish: what is done to the last image before it is saved.
       measure: more facts about the saved image for the record.
     """
@@ -77,10 +79,10 @@ class Task(NamedTuple):
     name: str
     settings: DescentSettings
     choice: Choice
-    objective: lbfgs.Objective
+    make_objective: Callable[[], lbfgs.Objective]
     start: Image
     pictures: Mapping[str, Picture]
-    layer_weights: Mapping[str, Mapping[str, float]]
+    layer_weights: Callable[[Any], Mapping[str, Mapping[str, float]]]
     finish: Callable[[Image], Image] = lambda image: image
     measure: Callable[[Image], dict[str, Any]] = lambda image: {}
 
@@ -152,19 +154,26 @@ def _find_exponents(network, params, last_layer):
     return normalize_gauge(network, params, last_layer)[1]
 
 
-def run_task(task: Task) -> Image:
-    """Runs a descent, saves its picture and writes its record.
-
-    Returns:
-      [H, W, 3], the picture as saved.
+def run_task(task: Task) -> None:
+    """Runs a descent, saves its picture and writes its record; or says what it would take.
 
     Raises:
-      UserError: if the output folder cannot be written.
+      UserError: if it does not fit into memory, or the output folder cannot be written.
       runs.Stopped: if the user stopped it.
     """
     settings = task.settings
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
     check_suffix(output)
+    options = {"solver": settings.solver, "memory": settings.memory}
+    if foresee(
+        task.name,
+        task.make_objective,
+        task.start,
+        num_steps=settings.num_steps,
+        dry_run=settings.dry_run,
+        **options,
+    ):
+        return
     folder = runs.prepare_folder(settings.out_dir)
     runs.prepare_folder(output.parent, flag="output_image")
     if output.is_dir():
@@ -174,22 +183,23 @@ def run_task(task: Task) -> Image:
         save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))
 
     beside_the_point = ("out_dir", "output_image", "print_every", "save_every")
+    objective = task.make_objective()
+    layer_weights = task.layer_weights(objective)
     facts = {
         "command": task.name,
-        "settings": dataclasses.asdict(settings),
-        "network": {**describe_network(task.objective.network), **task.choice.facts},
+        "settings": list_values(settings),
+        "network": {**describe_network(objective.network), **task.choice.facts},
         "pictures": {flag: picture.facts for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }
     decisive = {**facts, "settings": list_values(settings, *beside_the_point)}
     run = runs.descend(
-        task.objective,
+        objective,
         task.start,
         num_steps=settings.num_steps,
         folder=folder,
         facts=decisive,
-        solver=settings.solver,
-        memory=settings.memory,
+        **options,
         print_every=settings.print_every,
         save_every=settings.save_every,
         show=save,
@@ -207,7 +217,7 @@ def run_task(task: Task) -> Image:
         warnings.warn(said[-1], stacklevel=2)
     record = {
         **facts,
-        "layer_weights": task.layer_weights,
+        "layer_weights": layer_weights,
         "measures": task.measure(image),
         "final_loss": float(run.trace.loss[-1]),
         "evaluations": int(run.trace.evaluations.sum()),
@@ -221,4 +231,3 @@ def run_task(task: Task) -> Image:
     runs.write_record(folder / "run.json", record)
     runs.forget(folder, decisive)
     print(f"{task.name}: wrote {output} and {folder / 'run.json'}")
-    return image

@@ -9,6 +9,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from randviz import inversion
@@ -61,7 +62,8 @@ def run(settings: Settings) -> None:
     network.check_image(picture.image.shape, settings.layer)
     _, noise_key = make_keys(settings.seed)
     params = choice.draw(settings.layer)
-    objective = Inversion.of(
+    make_objective = functools.partial(
+        Inversion.of,
         network,
         params,
         picture.image,
@@ -74,16 +76,20 @@ def run(settings: Settings) -> None:
         reading=settings.reading,
     )
     start, extra = make_start(settings, noise_key, picture.image, inversion.NOISE_STD)
-    omega = {objective.layer: objective.layer_weight}
+
+    def layer_weights(objective: Inversion) -> dict[str, dict[str, float]]:
+        omega = {objective.layer: objective.layer_weight}
+        return {"content": paper_layer_weights(network, params, omega, degree=2)}
+
     run_task(
         Task(
             name="invert",
             settings=settings,
             choice=choice,
-            objective=objective,
+            make_objective=make_objective,
             start=start,
             pictures={"image": picture, **extra},
-            layer_weights={"content": paper_layer_weights(network, params, omega, degree=2)},
+            layer_weights=layer_weights,
             measure=lambda image: compare_images(image, picture.image),
         )
     )

@@ -14,7 +14,7 @@ from randviz.conv import CONVOLUTIONS, PADDINGS, POOLINGS
 from randviz.gauge import normalize_activations
 from randviz.networks import Dense, Network, ResponseNorm
 from randviz.recipe import Recipe, format_recipe, parse_recipe
-from randviz.settings import PRECISIONS, setting
+from randviz.settings import PRECISIONS, CommandSettings, setting
 from randviz.types import Params, UserError
 from randviz.weights import random_weights
 
@@ -23,7 +23,7 @@ _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks we
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkSettings:
+class NetworkSettings(CommandSettings):
     """Settings that say which network it is."""
 
     network: str = setting(

@@ -12,7 +12,6 @@ Examples:
 """
 
 import dataclasses
-import datetime
 import functools
 import itertools
 import math
@@ -35,8 +34,10 @@ from randviz.commands.network_choice import (
     describe_network,
     load_recipe,
 )
+from randviz.forecast import foresee
+from randviz.gaussian import draw_noise_image
 from randviz.images import replace_atomically
-from randviz.inversion import INPUT_OFFSET
+from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.networks import NETWORKS, Network
 from randviz.population import (
     AXIS,
@@ -51,10 +52,10 @@ from randviz.population import (
 from randviz.processes import join_processes, together
 from randviz.quality import compare_images
 from randviz.rows import Row, Rows
-from randviz.runs import Stopped, write_record
+from randviz.runs import Stopped, format_seconds, write_record
 from randviz.settings import list_values, run_command, setting
 from randviz.types import UserError
-from randviz.weights import weight_shapes
+from randviz.weights import random_weights, weight_shapes
 
 KINDS = ("random", "ranvgg", "given", "trained")
 _LOG_SECONDS = 10.0
@@ -248,6 +249,8 @@ def run(settings: Settings) -> None:
     """Measures what is missing, row by row, and sums up."""
     join_processes(settings.coordinator_address, settings.num_processes, settings.process_id)
     study = together(lambda: plan_study(settings))
+    if _foresee(settings, study):
+        return
     # One process writes, and only it need see the folder; what is left to do all must know.
     first = jax.process_index() == 0
     kept = together(lambda: Rows(settings.out_dir, study.facts) if first else None)
@@ -265,6 +268,31 @@ def run(settings: Settings) -> None:
         rows = [row for row in kept.rows if _cell_of(row) in places]
         rows.sort(key=lambda row: places[_cell_of(row)])
         _conclude(settings, rows)
+
+
+def _foresee(settings: Settings, study: Study) -> bool:
+    """Whether the command only tells what the whole study would take."""
+    cells = list_cells(settings, study)
+    num_steps = len(cells) * settings.num_steps
+    if "ranvgg" in study.kinds:
+        network = study.networks["ranvgg"]
+        draws = len(weight_shapes(network, study.layers[-1])) * settings.num_candidates
+        num_steps += settings.num_networks * draws * settings.selection_steps
+    network = next(iter(study.networks.values()))
+    largest = max((picture.image for picture in study.pictures.values()), key=lambda x: x.size)
+
+    def make_objective() -> Inversion:
+        # The other kinds' weights are of the same shapes.
+        params = random_weights(make_keys(settings.seed)[0], network, last_layer=study.layers[-1])
+        return Inversion.of(network, params, largest, layer=study.layers[-1])
+
+    return foresee(
+        "population",
+        make_objective,
+        draw_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
+        num_steps=-(-num_steps // jax.device_count()),
+        dry_run=settings.dry_run,
+    )
 
 
 def _cell_of(row: Row) -> Cell:
@@ -355,7 +383,7 @@ class _Watch:
         left = ""
         if self.done:
             pace = self.spent / self.done
-            left = f"  {datetime.timedelta(seconds=round(pace * (self.total - self.done)))} left"
+            left = f"  {format_seconds(pace * (self.total - self.done))} left"
         now = time.monotonic()
         if now - self.told > _LOG_SECONDS or self.done == self.total:
             self._say(f"{self.done}/{self.total} rows  {words}{left}")

@@ -8,6 +8,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
 from randviz.commands.network_choice import NetworkSettings, choose_untrained
+from randviz.forecast import foresee
+from randviz.gaussian import draw_noise_image
 from randviz.images import replace_atomically
-from randviz.inversion import INPUT_OFFSET
+from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.networks import NETWORKS
 from randviz.quality import compare_images
 from randviz.recipe import Recipe, format_recipe
@@ -58,6 +61,16 @@ def run(settings: Settings) -> None:
     inverted = network.with_offset(INPUT_OFFSET)
     inverted.check_image(picture.image.shape, settings.last_layer)
     layers = tuple(weight_shapes(network, settings.last_layer))
+    make_objective = functools.partial(_make_largest, settings, inverted, picture.image)
+    if foresee(
+        "select",
+        make_objective,
+        draw_noise_image(make_keys(settings.seed)[1], picture.image.shape[:2], std=NOISE_STD),
+        num_steps=len(layers) * settings.num_candidates * settings.num_steps,
+        dry_run=settings.dry_run,
+        num_together=min(settings.batch_size, settings.num_candidates),
+    ):
+        return
     kept = Rows(
         settings.out_dir,
         {"settings": list_values(settings, "out_dir"), "reference": picture.facts["sha256"]},
@@ -84,6 +97,12 @@ def run(settings: Settings) -> None:
     with replace_atomically(path) as temporary:
         temporary.write_text(format_recipe(recipe) + "\n")
     print(f"select: wrote {path}\n{format_recipe(recipe)}")
+
+
+def _make_largest(settings, network, image) -> Inversion:
+    """The objective of the deepest layer's reconstructions."""
+    params = random_weights(make_keys(settings.seed)[0], network, last_layer=settings.last_layer)
+    return Inversion.of(network, params, image, layer=settings.last_layer)
 
 
 def _select_next(settings, network, image, layers, rows) -> Row:

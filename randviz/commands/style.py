@@ -8,6 +8,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -81,7 +82,8 @@ def run(settings: Settings) -> None:
         network.check_image(painting.image.shape, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
     params = choice.draw(deepest)
-    objective = Style.of(
+    make_objective = functools.partial(
+        Style.of,
         network,
         params,
         content.image,
@@ -94,6 +96,14 @@ def run(settings: Settings) -> None:
         style_shares=shares,
         reading=settings.reading,
     )
+
+    def layer_weights(objective: Style) -> dict[str, dict[str, float]]:
+        omega, mu = objective.content_layer_weights, objective.style_layer_weights
+        return {
+            "content": paper_layer_weights(network, params, omega, degree=2),
+            "style": paper_layer_weights(network, params, mu, degree=4),
+        }
+
     start, extra = make_start(settings, noise_key, content.image, style.NOISE_STD)
     named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
     run_task(
@@ -101,17 +111,10 @@ def run(settings: Settings) -> None:
             name="style",
             settings=settings,
             choice=choice,
-            objective=objective,
+            make_objective=make_objective,
             start=start,
             pictures={"content_image": content, **named, **extra},
-            layer_weights={
-                "content": paper_layer_weights(
-                    network, params, objective.content_layer_weights, degree=2
-                ),
-                "style": paper_layer_weights(
-                    network, params, objective.style_layer_weights, degree=4
-                ),
-            },
+            layer_weights=layer_weights,
             finish=lambda image: (
                 keep_colors(image, content.image) if settings.original_colors else image
             ),

@@ -6,6 +6,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -53,7 +54,8 @@ def run(settings: Settings) -> None:
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
     params = choice.draw(layers[-1])
-    objective = Texture.of(
+    make_objective = functools.partial(
+        Texture.of,
         network,
         params,
         picture.image,
@@ -61,6 +63,11 @@ def run(settings: Settings) -> None:
         shape=(height, width),
         reading=settings.reading,
     )
+
+    def layer_weights(objective: Texture) -> dict[str, dict[str, float]]:
+        mu = objective.layer_weights
+        return {"style": paper_layer_weights(network, params, mu, degree=4)}
+
     canvas = jnp.zeros((height, width, 3))
     start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)
     run_task(
@@ -68,12 +75,10 @@ def run(settings: Settings) -> None:
             name="texture",
             settings=settings,
             choice=choice,
-            objective=objective,
+            make_objective=make_objective,
             start=start,
             pictures={"texture_image": picture, **extra},
-            layer_weights={
-                "style": paper_layer_weights(network, params, objective.layer_weights, degree=4)
-            },
+            layer_weights=layer_weights,
         )
     )
 
