@@ -1,6 +1,8 @@
 """How close one picture is to another, in image space, where different networks can be compared."""
 
 import numpy as np
+import skimage.color
+import skimage.filters
 import skimage.metrics
 
 from randviz.types import Image
@@ -36,3 +38,23 @@ def compare_images(image: Image, target: Image) -> dict[str, float]:
         "psnr": float(-10 * np.log10(error)) if error else float("inf"),
         "ssim": float(ssim),
     }
+
+
+def correlate_contours(image: Image, target: Image) -> float:
+    """Says whether edges are where they should be, whatever colours lie between them.
+
+    Args:
+      image: [H, W, 3].
+      target: [H, W, 3].
+
+    Returns:
+      Pearson's correlation of the edge strengths (Sobel) of both in grey; 1 for the same edges,
+      about 0 for unrelated ones or none at all.
+    """
+    strengths = [
+        skimage.filters.sobel(skimage.color.rgb2gray(np.clip(np.asarray(x), 0, 1))).ravel()
+        for x in (image, target)
+    ]
+    if min(np.ptp(strength) for strength in strengths) == 0:
+        return 0.0
+    return float(np.corrcoef(*strengths)[0, 1])

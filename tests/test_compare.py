@@ -147,7 +147,7 @@ def test_two_pictures_of_one_name_keep_two_names():
         ("compare --image=chelsea,chelsea", "twice"),
         ("compare --image=chelsea --layers=pool9", "pool9"),
         ("compare --image={black}", "black.png"),
-        ("compare --image=chelsea --network=ranvgg --trained_weights={}", "recipe"),
+        ("invert --image=chelsea --network=ranvgg --trained_weights={}", "recipe"),
         ("invert --image=chelsea --layer=pool1 --trained_weights={} --scale=1", "--scale"),
         ("invert --image=chelsea --trained_weights={} --layer=fc6 --network=tiny --square"
          " --image_size=12", "fully connected"),

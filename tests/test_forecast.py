@@ -85,5 +85,5 @@ def test_a_dry_run_tells_and_leaves_nothing(words, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(forecast, "_PACE_SECONDS", 0.0)
     assert main([*words, "--dry_run", f"--out_dir={tmp_path}/out"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"48×32 pixels take about \d+ MB of memory .* about \d+:\d\d at", said)
+    assert re.search(r"48×32 pixels take about [\d.]+ [MG]B of memory .* about \d+:\d\d at", said)
     assert not (tmp_path / "out").exists()

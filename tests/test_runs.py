@@ -103,7 +103,12 @@ def test_progress_says_step_loss_pace_and_time_left(problem, tmp_path, capsys):
 
 
 def test_time_left_is_written_as_a_clock():
-    assert [runs._clock(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]
+    assert [runs.format_seconds(s) for s in (0, 59.6, 61, 3723)] == [
+        "0:00",
+        "1:00",
+        "1:01",
+        "1:02:03",
+    ]
 
 
 def test_record_is_json_even_where_numbers_are_not(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from randviz.experiments import claims
 from randviz.experiments import selection_audit as audit
 from randviz.experiments import selection_statistics as statistics
 from randviz.experiments.command import Experiment, run_experiment
@@ -113,11 +114,11 @@ def test_rank_correlation_is_scipys_and_unknown_for_constants():
 
 
 def test_an_interval_needs_enough_problems_and_covers_the_mean():
-    assert math.isnan(statistics.bootstrap([1.0] * (statistics.ENOUGH - 1)).low)
-    assert "not enough samples (n = 0)" in str(statistics.bootstrap([]))
+    assert math.isnan(claims.bootstrap([1.0] * (claims.ENOUGH - 1)).low)
+    assert "not enough samples (n = 0)" in str(claims.bootstrap([]))
     hits = 0
     for _ in range(60):
-        found = statistics.bootstrap(RNG.normal(size=20))
+        found = claims.bootstrap(RNG.normal(size=20))
         hits += found.low < 0 < found.high
     assert hits >= 48
 

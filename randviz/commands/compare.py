@@ -22,8 +22,7 @@ from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_p
 from randviz.commands.network_choice import (
     Choice,
     NetworkSettings,
-    choose_trained,
-    choose_untrained,
+    choose_both,
     describe_network,
 )
 from randviz.forecast import foresee
@@ -71,12 +70,9 @@ def run(settings: Settings) -> None:
         name: load_picture("image", source, settings.image_size, square=settings.square)
         for source, name in name_pictures(settings.image).items()
     }
-    choices = [choose_untrained(settings)]
-    if settings.trained_weights:
-        choices.append(choose_trained(settings))
     choices = {
-        choice.label: choice._replace(network=choice.network.with_offset(INPUT_OFFSET))
-        for choice in choices
+        label: choice._replace(network=choice.network.with_offset(INPUT_OFFSET))
+        for label, choice in choose_both(settings).items()
     }
     first = next(iter(choices.values()))
     layers = first.network.canonical_names(settings.layers)

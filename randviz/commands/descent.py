@@ -174,6 +174,8 @@ def run_task(task: Task) -> None:
         **options,
     ):
         return
+    objective = task.make_objective()
+    layer_weights = task.layer_weights(objective)
     folder = runs.prepare_folder(settings.out_dir)
     runs.prepare_folder(output.parent, flag="output_image")
     if output.is_dir():
@@ -183,8 +185,6 @@ def run_task(task: Task) -> None:
         save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))
 
     beside_the_point = ("out_dir", "output_image", "print_every", "save_every")
-    objective = task.make_objective()
-    layer_weights = task.layer_weights(objective)
     facts = {
         "command": task.name,
         "settings": list_values(settings),

@@ -12,6 +12,7 @@ from randviz.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.commands.inputs import load_picture, make_keys
 from randviz.conv import CONVOLUTIONS, PADDINGS, POOLINGS
 from randviz.gauge import normalize_activations
+from randviz.images import SAMPLES
 from randviz.networks import Dense, Network, ResponseNorm
 from randviz.recipe import Recipe, format_recipe, parse_recipe
 from randviz.settings import PRECISIONS, CommandSettings, setting
@@ -44,7 +45,7 @@ class NetworkSettings(CommandSettings):
         choices=("auto", *INPUT_CONVENTIONS),
     )
     normalization_images: tuple[str, ...] = setting(
-        ("astronaut", "chelsea", "coffee", "rocket"),
+        SAMPLES,
         "Pictures over which the mean activation of each trained filter is made 1, as Gatys did;"
         " empty takes the weights as they are. AlexNet cannot be normalised and is not.",
     )
@@ -115,6 +116,23 @@ def choose_network(settings: NetworkSettings) -> Choice:
       UserError: as `choose_trained` or `choose_untrained`.
     """
     return choose_trained(settings) if settings.trained_weights else choose_untrained(settings)
+
+
+def choose_both(settings: NetworkSettings) -> dict[str, Choice]:
+    """The untrained network and, if a file is named, the trained one of its architecture.
+
+    Returns:
+      {label: choice}, the untrained one first.
+
+    Raises:
+      UserError: as `choose_trained` or `choose_untrained`.
+    """
+    choices = [choose_untrained(settings)]
+    if settings.trained_weights:
+        # Beside a recipe the file's architecture is the recipe's.
+        architecture = choices[0].network.name
+        choices.append(choose_trained(dataclasses.replace(settings, network=architecture)))
+    return {choice.label: choice for choice in choices}
 
 
 def choose_untrained(settings: NetworkSettings) -> Choice:

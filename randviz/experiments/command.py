@@ -1,15 +1,41 @@
 """An experiment as a command: cells are measured one by one, kept as rows, and drawn from them.
 
 A cell is the smallest piece worth losing: its row is kept as soon as it is measured, so an
-experiment can be stopped at any moment and goes on after its last good row.
+experiment can be stopped at any moment and goes on after its last good row. What the rows say of
+the paper's sentences goes to claims.json.
 """
 
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from randviz import lbfgs
+from randviz.experiments.claims import Claim
+from randviz.forecast import foresee
 from randviz.rows import Row, Rows
+from randviz.runs import write_record
 from randviz.settings import list_values, run_command
+from randviz.types import Image, UserError
+
+
+class Descent(NamedTuple):
+    """The largest descent of an experiment, by which its memory and time are foreseen.
+
+    Attributes:
+      make_objective: makes its objective.
+      start: [H, W, 3], where it starts.
+      num_steps: of all of the experiment's descents together.
+    """
+
+    make_objective: Callable[[], lbfgs.Objective]
+    start: Image
+    num_steps: int
+
+
+def claim_nothing(settings: Any, rows: list[Row]) -> list[Claim]:
+    """What an experiment says of the paper if it is not about a sentence of it."""
+    del settings, rows
+    return []
 
 
 class Experiment(NamedTuple):
@@ -20,7 +46,11 @@ class Experiment(NamedTuple):
       settings_class: data class of `setting` fields, `out_dir` among them.
       cells: settings → what is to be measured, each a dictionary of plain values.
       measure: (settings, cell) → the row's facts, plain values too.
-      draw: (settings, rows, folder) → None; reads rows only, and may print.
+      draw: (settings, rows, folder) → None; reads rows and what `measure` left in the folder, and
+        may print.
+      judge: (settings, rows) → the claims.
+      largest: settings → the largest descent, for experiments that can be foreseen.
+      beside_the_point: names of settings that no row depends on.
     """
 
     name: str
@@ -28,6 +58,9 @@ class Experiment(NamedTuple):
     cells: Callable[[Any], list[Row]]
     measure: Callable[[Any, Row], Row]
     draw: Callable[[Any, list[Row], pathlib.Path], None]
+    judge: Callable[[Any, list[Row]], list[Claim]] = claim_nothing
+    largest: Callable[[Any], Descent] | None = None
+    beside_the_point: tuple[str, ...] = ("out_dir",)
 
 
 def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int:
@@ -35,16 +68,40 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
 
     def run(settings: Any) -> None:
         cells = experiment.cells(settings)
+        if experiment.largest:
+            descent = experiment.largest(settings)
+            if foresee(experiment.name, *descent[:2], num_steps=descent.num_steps,
+                       dry_run=settings.dry_run):  # fmt: skip
+                return
         kept = Rows(
             settings.out_dir,
-            {"experiment": experiment.name, "settings": list_values(settings, "out_dir")},
+            {
+                "experiment": experiment.name,
+                "settings": list_values(settings, *experiment.beside_the_point),
+            },
         )
-        for cell in kept.missing(cells):
+        missing = kept.missing(cells)
+        for index, cell in enumerate(missing, len(cells) - len(missing) + 1):
             words = " ".join(str(value) for value in cell.values())
-            print(f"{experiment.name}: {len(kept.rows) + 1}/{len(cells)} {words}", flush=True)
+            print(f"{experiment.name}: {index}/{len(cells)} {words}", flush=True)
             kept.append({"cell": cell, **experiment.measure(settings, cell)})
-        in_order = sorted(kept.rows, key=lambda row: cells.index(row["cell"]))
-        experiment.draw(settings, in_order, pathlib.Path(settings.out_dir))
+        # Rows that were not asked for this time, as a trained network's when it is not at hand, are
+        # results all the same.
+        place = {str(cell): index for index, cell in enumerate(cells)}
+        in_order = sorted(kept.rows, key=lambda row: place.get(str(row["cell"]), len(cells)))
+        files = {row["weights_sha256"] for row in in_order if "weights_sha256" in row}
+        if len(files) > 1:
+            raise UserError(
+                f"{kept.folder} holds rows of {len(files)} files of trained weights; choose another"
+                " --out_dir."
+            )
+        experiment.draw(settings, in_order, kept.folder)
+        found = experiment.judge(settings, in_order)
+        if experiment.judge is not claim_nothing:
+            claims = [claim._asdict() for claim in found]
+            write_record(kept.folder / "claims.json", {"claims": claims})
+        for claim in found:
+            print(f"{experiment.name}: {claim.verdict}: {claim.statement} ({claim.why})")
 
     name = f"randviz.experiments.{experiment.name}"
     return run_command(name, experiment.settings_class, run, argv, doc)

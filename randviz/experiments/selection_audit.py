@@ -27,9 +27,9 @@ import numpy as np
 from randviz import networks
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
+from randviz.experiments.claims import Estimate
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.experiments.selection_statistics import (
-    Estimate,
     correlate_with_distance,
     distinct_problems,
     is_tied,

@@ -3,17 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.stats
 
+from randviz.experiments.claims import Estimate, bootstrap
 from randviz.rows import Row
 
 SIZES = (1, 2, 4, 8, 16)  # K
 TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over
-ENOUGH = 6  # problems; an interval from fewer says more than is known
-NUM_RESAMPLES = 2000
 
 
 def expected_best(losses: Sequence[float], values: Sequence[float], size: int) -> float:
@@ -56,47 +55,6 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     if len(set(a)) == 1 or len(set(b)) == 1:
         return math.nan
     return float(scipy.stats.spearmanr(a, b).statistic)
-
-
-class Estimate(NamedTuple):
-    """A number from n problems with its 95 % interval, NaN where n is too small for one."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        if self.n < ENOUGH:
-            return f"not enough samples (n = {self.n})"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
-
-    def judge(self, above: str, below: str, unclear: str) -> str:
-        """The words for an interval above, below or around zero, and the numbers."""
-        words = above if self.low > 0 else below if self.high < 0 else unclear
-        return f"{words} ({self})" if self.n >= ENOUGH else str(self)
-
-
-def bootstrap(
-    problems: Sequence[Any], statistic: Callable[[np.ndarray], float] = np.mean
-) -> Estimate:
-    """Estimates a statistic of independent problems with a percentile bootstrap interval.
-
-    Args:
-      problems: [n] or [n, columns], what was found in each.
-      statistic: of such an array.
-
-    Returns:
-      The statistic and the central 95 % of what it is in resampled problems.
-    """
-    problems = np.asarray(problems, float)
-    n = len(problems)
-    value = float(statistic(problems)) if n else math.nan
-    if n < ENOUGH:
-        return Estimate(value, math.nan, math.nan, n)
-    picks = np.random.default_rng(0).integers(0, n, (NUM_RESAMPLES, n))
-    low, high = np.quantile([statistic(problems[pick]) for pick in picks], (0.025, 0.975))
-    return Estimate(value, float(low), float(high), n)
 
 
 def is_tied(row: Row) -> bool:

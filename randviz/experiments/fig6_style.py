@@ -1,0 +1,66 @@
+"""Figure 6: one photograph in several styles, untrained beside trained.
+
+Claim: the same constants serve every painting, and the results are comparable with those of the
+trained VGG.
+Expect: a panel, the paintings above, and how near each result comes to its painting's texture,
+asked of another random network. At laptop scale about five minutes on two cores.
+
+Example:
+  python -m randviz.experiments.fig6_style --content_image=university.jpg --style_image=a.jpg,b.jpg
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from randviz.experiments import stylization
+from randviz.experiments.claims import Claim
+from randviz.experiments.command import Experiment, run_experiment
+from randviz.experiments.figure import BESIDE_THE_POINT
+from randviz.rows import Row
+from randviz.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(stylization.StyleSettings):
+    """Settings of figure 6."""
+
+    content_image: tuple[str, ...] = setting(("astronaut",), "Photographs: paths or samples.")
+    style_image: tuple[str, ...] = setting(
+        (
+            "immunohistochemistry",
+            "coffee",
+            "hubble_deep_field",
+            "retina",
+            "brick",
+            "gravel",
+        ),
+        "Paintings: paths or samples. The paper has five; the samples are other pictures.",
+    )
+    out_dir: str = setting("out/fig6_style", "Folder for rows, pictures and panel.")
+
+
+def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
+    """What the rows say of the paper's sentences."""
+    return stylization.judge_styles(settings, rows, "figure 6")
+
+
+EXPERIMENT = Experiment(
+    name="fig6_style",
+    settings_class=Settings,
+    cells=stylization.cells,
+    measure=stylization.measure,
+    draw=stylization.draw,
+    judge=judge_rows,
+    largest=stylization.largest,
+    beside_the_point=BESIDE_THE_POINT,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns its exit code."""
+    return run_experiment(EXPERIMENT, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""Compares what theory predicts of random VGG-19s for one picture with networks really drawn.
+
+Claim: at σ = 0.015 the features, losses and layer weights of a purely random network are fixed, up
+to a spread that the channels' number explains, by σ and the picture alone: nothing need be drawn.
+Expect: about a minute on two cores at the default size; theory.png, theory.md, rows.jsonl, and the
+table of ratios. Energies and texture losses agree within the standard error; ω comes out up to a
+fifth below its prediction, which takes gradients for positive everywhere.
+
+Example:
+  python -m randviz.experiments.theory_panel --out_dir=out/theory_panel
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+
+from randviz import losses
+from randviz.charts import format_markdown
+from randviz.commands.inputs import make_keys
+from randviz.experiments.claims import Claim
+from randviz.experiments.command import Experiment, run_experiment
+from randviz.gauge import normalize_gauge
+from randviz.images import load_image, replace_atomically
+from randviz.networks import VGG19, features
+from randviz.rows import Row
+from randviz.settings import CommandSettings, setting
+from randviz.theory import Prediction, predict_layers
+from randviz.types import Image, Key, UserError
+from randviz.weights import random_weights
+
+NETWORK = VGG19.with_offset(0.0)
+# Each quantity with the power of the features that it is proportional to.
+POWERS = {
+    "energy": 2,
+    "content_loss": 2,
+    "texture_loss": 4,
+    "content_layer_weight": -2,
+    "texture_layer_weight": -4,
+}
+# What is compared, with its name in table and plot; the content loss is half the energy.
+COMPARED = {
+    "energy": "energy",
+    "texture_loss": "E",
+    "content_layer_weight": "ω",
+    "texture_layer_weight": "μ",
+}
+PANELS = ("energy", "content_layer_weight", "texture_layer_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(CommandSettings):
+    """Settings of the comparison."""
+
+    image: str = setting("astronaut", "The picture: a path or a sample.")
+    layers: tuple[str, ...] = setting(
+        (
+            "conv1_1",
+            "conv1_2",
+            "pool1",
+            "conv2_1",
+            "pool2",
+            "conv3_1",
+            "conv3_4",
+            "pool3",
+            "conv4_1",
+            "pool4",
+            "conv5_1",
+        ),
+        "The layers predicted and measured.",
+    )
+    image_size: int = setting(32, "Longest side in pixels.", lower_bound=1, upper_bound=64)
+    num_networks: int = setting(64, "Independent networks.", lower_bound=2)
+    seed: int = setting(0, "Of all networks together.", lower_bound=0)
+    out_dir: str = setting("out/theory_panel", "Folder for rows, table, plot and record.")
+
+
+def cells(settings: Settings) -> list[Row]:
+    """Each network."""
+    if settings.dry_run:
+        raise UserError("--dry_run foresees descents, and nothing descends here; leave it out.")
+    return [{"network": number} for number in range(settings.num_networks)]
+
+
+@functools.cache
+def predict(settings: Settings) -> dict[str, Prediction]:
+    """What theory says of each layer."""
+    return predict_layers(NETWORK, _load(settings), settings.layers)
+
+
+@functools.cache
+def _load(settings: Settings) -> np.ndarray:
+    return load_image(settings.image, image_size=settings.image_size)
+
+
+def measure(settings: Settings, cell: Row) -> Row:
+    """Draws a network and measures it, in numbers that float32 could not hold."""
+    layers = tuple(predict(settings))  # before anything is drawn: it refuses what is not covered
+    key = jax.random.fold_in(make_keys(settings.seed)[0], cell["network"])
+    found, exponents = jax.device_get(_measure_layers(key, jnp.asarray(_load(settings)), layers))
+    return {
+        name: {
+            layer: float(found[name][layer]) * 2.0 ** (-power * int(exponents[layer]))
+            for layer in layers
+        }
+        for name, power in POWERS.items()
+    }
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def _measure_layers(
+    key: Key, image: Image, layers: tuple[str, ...]
+) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """Each quantity of each layer, of features that have grown by 2^exponent, and the exponents."""
+    params = random_weights(key, NETWORK, last_layer=layers[-1])
+    params, exponents = normalize_gauge(NETWORK, params, layers[-1])
+    maps = features(NETWORK.for_one_evaluation(), params, image, layers)
+    found = {
+        "energy": {layer: jnp.mean(jnp.square(maps[layer])) for layer in layers},
+        "content_loss": {layer: losses.content_loss(maps[layer], 0.0) for layer in layers},
+        "texture_loss": {layer: losses.texture_loss(maps[layer], 0.0) for layer in layers},
+        "content_layer_weight": losses.content_layer_weights(NETWORK, params, image, layers),
+        "texture_layer_weight": losses.texture_layer_weights(NETWORK, params, image, layers),
+    }
+    return found, exponents
+
+
+def compare(settings: Settings, rows: Sequence[Row], name: str, layer: str) -> tuple[float, ...]:
+    """Compares a quantity of one layer with its prediction.
+
+    Args:
+      settings: of the experiment.
+      rows: [n], two or more.
+      name: the quantity, a field of `Prediction`.
+      layer: its layer.
+
+    Returns:
+      Measured over predicted: the mean over networks, its standard error, and by how many
+      standard errors it differs from 1.
+    """
+    predicted = getattr(predict(settings)[layer], name)
+    ratios = np.array([row[name][layer] for row in rows]) / predicted
+    mean, error = float(ratios.mean()), float(ratios.std(ddof=1) / len(ratios) ** 0.5)
+    return mean, error, (mean - 1) / error
+
+
+def judge(settings: Settings, rows: list[Row]) -> list[Claim]:
+    """Nothing: the paper has no sentence about it."""
+    del settings, rows
+    return []
+
+
+def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+    """Writes table and plot, and prints the table."""
+    table = format_tables(settings, rows)
+    with replace_atomically(folder / "theory.md") as temporary:
+        temporary.write_text(table + "\n")
+    with replace_atomically(folder / "theory.png") as temporary:
+        draw_panels(settings, rows).savefig(temporary, dpi=120)
+    print(table)
+
+
+def format_tables(settings: Settings, rows: Sequence[Row]) -> str:
+    """Ratios and their z, then the predictions and the spread of the energy, in Markdown."""
+    ratios, values = [], []
+    for layer, predicted in predict(settings).items():
+        ratios.append([layer])
+        for name in COMPARED:
+            mean, error, z = compare(settings, rows, name, layer)
+            ratios[-1] += [f"{mean:.3f} ± {error:.3f}", f"{z:+.1f}"]
+        energies = np.array([row["energy"][layer] for row in rows])
+        spread = energies.std(ddof=1) / predicted.energy
+        numbers = [f"{getattr(predicted, name):.4g}" for name in COMPARED]
+        values.append([layer, *numbers, f"{predicted.spread:.3f}", f"{spread:.3f}"])
+    return "\n\n".join(
+        [
+            f"Measured / predicted, mean ± standard error over {len(rows)} networks, and z.",
+            format_markdown(
+                ["layer", *(word for name in COMPARED.values() for word in (name, "z"))], ratios
+            ),
+            "Predicted, and the energy's relative standard deviation between networks.",
+            format_markdown(
+                ["layer", *COMPARED.values(), "spread predicted", "spread measured"], values
+            ),
+        ]
+    )
+
+
+def draw_panels(settings: Settings, rows: Sequence[Row]) -> matplotlib.figure.Figure:
+    """Draws each network as a point beside the predicted line: energy, ω and μ by layer."""
+    predictions = predict(settings)
+    figure = matplotlib.figure.Figure(figsize=(14, 4.5), layout="constrained")
+    for panel, name in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        measured = np.array([list(row[name].values()) for row in rows])
+        predicted = [getattr(prediction, name) for prediction in predictions.values()]
+        panel.semilogy(measured.T, ".", color="C0", alpha=0.25, markersize=4)
+        panel.semilogy(measured.mean(axis=0), "o", color="C0", label="measured, mean")
+        panel.semilogy(predicted, "-", color="C1", label="predicted")
+        panel.set_xticks(range(len(predictions)), predictions, rotation=60)
+        panel.set_title(COMPARED[name])
+        panel.legend()
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="theory_panel",
+    settings_class=Settings,
+    cells=cells,
+    measure=measure,
+    draw=draw,
+    judge=judge,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment from its words; returns its exit code."""
+    return run_experiment(EXPERIMENT, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
