@@ -6,7 +6,7 @@ The package is built in floors; a module imports only what stands before it in t
 0 words                   types
 1 numerics                winograd, conv, gaussian, networks, weights, gauge, losses, line_search,
                           lbfgs
-2 tasks                   inversion, texture, style
+2 tasks                   inversion, texture, style, theory
 3 search                  selection, recipe, population
 4 host                    images, tensor_files, checkpoints, grids, quality, runs, forecast, rows,
                           settings, charts, processes

@@ -52,16 +52,16 @@ def predict_layers(
 
     Many channels are assumed, and their finite number corrected to first order. Given the layer
     below, C channels leave the energy a relative variance v = (mean E[F(p)² F(q)²] / energy² - 1)
-    / C. What lies above is homogeneous, so these factors multiply: the energy's relative variance
-    is Π (1 + v) - 1 over the convolutions so far: exact in the first layer, above it low by a sixth
-    or so of the standard deviation, because only changes of size are followed, not of shape. The
-    texture loss, quadratic in the energy, grows by (1 + v) for each convolution below; its own
-    layer's channels are counted as they are.
+    / C. What lies above is homogeneous, so the energy's relative variance is Π (1 + v) - 1 over the
+    convolutions so far. That is exact in the first layer. Above it the standard deviation comes out
+    low by up to a fifth, because only changes of size are followed, not of shape. The texture loss,
+    quadratic in the energy, grows by (1 + v) for each convolution below; its own layer's channels
+    are counted as they are.
 
     The layer weights are reciprocal mean gradients. The gradient summed over all pixels is the
     slope of the expected loss as the whole image is brightened, and for input that is not centred
     nearly all of it is positive. Where the gradient has both signs its mean size is larger and the
-    weights smaller than predicted: in VGG-19 by up to a tenth. Their mean over networks is that of
+    weights smaller than predicted: in VGG-19 by about a tenth. Their mean over networks is that of
     a reciprocal, 1 / s and 1 / s² for a log-normal energy s.
 
     Args:
@@ -99,7 +99,7 @@ def predict_layers(
     predictions = {}
     for layer in layers:
         energy, growth, texture_loss = here[layer]
-        # The mean over all pixel values of each loss's gradient.
+        # Each loss's gradient, averaged over pixel values. The content loss is half the energy.
         run = 2 * _STEP * image.size
         content_slope = (brighter[layer].energy - darker[layer].energy) / (2 * run)
         texture_slope = (brighter[layer].texture_loss - darker[layer].texture_loss) / run
@@ -195,14 +195,13 @@ def convolve_covariance(
       σ, the covariance of the convolution's outputs is σ² C_in times this.
 
     References:
-      Novak et al. (2019), section 2.2: the operator A.
+      Novak et al. (2019), section 2: the operator A.
     """
     rows, columns = ((side + 2 * border - size) // stride + 1 for side in covariance.shape[:2])
     padded = np.pad(covariance, border)
     taken = lambda first, count: slice(first, first + (count - 1) * stride + 1, stride)
-    taps = (
-        (taken(i, rows), taken(j, columns)) for i in range(size) for j in range(size)
-    )  # both positions move together: different taps of a kernel are independent
+    taps = ((taken(i, rows), taken(j, columns)) for i in range(size) for j in range(size))
+    # Both positions move together: different taps of a kernel are independent.
     return sum(padded[(*tap, *tap)] for tap in taps)
 
 
@@ -217,7 +216,7 @@ def rectify_covariance(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       whose cosine is the correlation, they are √(Σ_pp Σ_qq) J1(θ) / 2π and Σ_pp Σ_qq J2(θ) / 2π.
 
     References:
-      Cho and Saul (2009), eq. 1 and 6: the kernels of order 1 and 2.
+      Cho and Saul (2009), section 2: J1 and J2, of the kernels of order 1 and 2.
     """
     deviations = np.sqrt(np.einsum("abab->ab", covariance))
     size = deviations[:, :, None, None] * deviations
@@ -241,7 +240,7 @@ def pool_covariance(covariance: np.ndarray, *, size: int = 2, stride: int = 2) -
       [h', w', h', w']; rows and columns that do not fill a window are dropped.
 
     References:
-      Novak et al. (2019), section 3.2: why all pairs of positions are needed.
+      Novak et al. (2019), section 3: after pooling, all pairs of positions matter.
     """
     for axis in range(4):
         means = sliding_window_view(covariance, size, axis=axis).mean(-1)

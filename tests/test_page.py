@@ -13,7 +13,8 @@ import pytest
 from pictures import PIXELS, explained
 from PIL import Image as Pillow
 
-from randviz.experiments.page import VERDICTS, Section, format_page
+from randviz.experiments.claims import VERDICTS
+from randviz.experiments.page import Section, format_page
 
 HOSTILE = '<script>alert("1")</script>'
 VOID = {"meta", "img", "input", "br", "hr", "link"}

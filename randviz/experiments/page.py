@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
+from randviz.experiments.claims import VERDICTS
 from randviz.types import UserError
-
-VERDICTS = ("supported", "not supported", "not run")
 
 # Words that open a paragraph of a docstring, whether or not an empty line stands before them.
 _HEADS = ("Claim", "Expect", "Example", "References")
@@ -38,8 +37,8 @@ class Section(NamedTuple):
       pictures: PNG or JPEG files.
       tables: Markdown files of tables and paragraphs; links and HTML in them stay text.
       claims: mappings with statement, figure, measure, groups (texts), n, effect (None where there
-        is none), interval (its 95 % interval as [low, high], or None), verdict (one of `VERDICTS`)
-        and why (a sentence).
+        is none), interval (its 95 % interval as [low, high], or None), verdict (one of
+        `claims.VERDICTS`) and why (a sentence).
     """
 
     name: str

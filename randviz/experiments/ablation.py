@@ -1,0 +1,360 @@
+"""Why an earlier attempt with random weights failed: what each choice of this program is worth.
+
+Claim: with a weight of one for every layer, random networks synthesise noise, because at σ = 0.015
+the layers' natural weights μ lie many orders of magnitude apart; the automatic ω and μ make up for
+it, and for σ itself. The input's offset decides inversion from deep layers, and how "absolute mean"
+is read matters on centred input only.
+Expect: panel.jpg, textures with automatic μ and with μ = 1; spans.png, ω and μ over layers; and
+table.md. At laptop scale about seven minutes on two cores.
+
+Example:
+  python -m randviz.experiments.ablation --image_size=48 --num_steps=60
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+
+from randviz import texture
+from randviz.charts import format_markdown
+from randviz.commands.descent import paper_layer_weights
+from randviz.commands.inputs import make_keys
+from randviz.commands.network_choice import read_offset
+from randviz.experiments.claims import Claim, judge, pair_rows
+from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.figure import (
+    BESIDE_THE_POINT,
+    FigureSettings,
+    choose_networks,
+    descend_cell,
+    find_row,
+    load,
+    load_result,
+    log_ratio,
+    measure_picture,
+    name_of,
+)
+from randviz.experiments.held_out import measure_texture_error
+from randviz.gauge import normalize_gauge
+from randviz.gaussian import draw_noise_image
+from randviz.grids import draw_grid
+from randviz.images import replace_atomically, save_image
+from randviz.inversion import NOISE_STD, Inversion
+from randviz.losses import READINGS, content_layer_weights, texture_layer_weights
+from randviz.networks import PAPER_SCALE, Network
+from randviz.rows import Row
+from randviz.settings import setting
+from randviz.texture import Texture
+from randviz.types import Image, Params
+from randviz.weights import random_weights
+
+OFFSETS = ("0", "mean")
+SCALES = (0.001, PAPER_SCALE, 0.1, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(FigureSettings):
+    """Settings of the ablation."""
+
+    network: str = setting("vgg19", "The architecture whose weights are drawn.")
+    image: tuple[str, ...] = setting(
+        ("astronaut", "chelsea", "coffee", "rocket", "camera", "clock"),
+        "The pictures inverted: paths or samples, with commas between.",
+    )
+    texture_image: tuple[str, ...] = setting(
+        ("brick", "gravel", "grass", "immunohistochemistry", "hubble_deep_field", "coffee"),
+        "The textures: paths or samples, with commas between.",
+    )
+    layer: str = setting("pool4", "The layer inverted.")
+    span_layers: tuple[str, ...] = setting(
+        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "Layers whose ω and μ are shown."
+    )
+    num_networks: int = setting(8, "Networks whose ω and μ are shown.", lower_bound=1)
+    out_dir: str = setting("out/ablation", "Folder for rows, pictures, plot and table.")
+
+
+def cells(settings: Settings) -> list[Row]:
+    """All parts, each with its own places."""
+    found: list[Row] = [
+        {"part": "mu", "image": source, "mu": mu}
+        for source in settings.texture_image
+        for mu in ("automatic", "one")
+    ]
+    found += [
+        {"part": "offset", "image": source, "offset": offset}
+        for offset in OFFSETS
+        for source in settings.image
+    ]
+    found += [
+        {"part": "scale", "image": source, "scale": scale}
+        for source in settings.image[:2]
+        for scale in SCALES
+    ]
+    return found + [{"part": "spans", "network": number} for number in range(settings.num_networks)]
+
+
+@functools.lru_cache(maxsize=2)
+def _draw(settings: Settings, number: int, scale: float, last_layer: str) -> Params:
+    key = jax.random.fold_in(make_keys(settings.seed)[0], number)
+    return random_weights(key, _network(settings, "0"), scale=scale, last_layer=last_layer)
+
+
+def _network(settings: Settings, offset: str) -> Network:
+    choice = next(iter(choose_networks(settings).values()))
+    return dataclasses.replace(choice.network, input_offset=read_offset(offset))
+
+
+def measure(settings: Settings, cell: Row) -> Row:
+    """Measures one cell of its part."""
+    parts = {
+        "mu": _measure_texture,
+        "offset": _measure_inversion,
+        "scale": _measure_inversion,
+        "spans": _measure_spans,
+    }
+    return parts[cell["part"]](settings, cell)
+
+
+def weigh_equally(objective: Texture, network: Network, params: Params) -> Texture:
+    """The same texture with μ = 1 in every layer, at the scale of the weights as drawn."""
+    deepest = network.canonical_names(tuple(objective.layer_weights))[-1]
+    _, exponents = normalize_gauge(network, params, deepest)
+    # The loss is of degree four in features that the gauge made 2^k times as large.
+    weights = {layer: jnp.ldexp(1.0, -4 * exponents[layer]) for layer in objective.layer_weights}
+    return objective.replace(layer_weights=weights)
+
+
+def _measure_texture(settings: Settings, cell: Row) -> Row:
+    source = load(settings, "texture_image", cell["image"]).image
+    network = _network(settings, "mean")
+    params = _draw(settings, 0, settings.scale, texture.LAYERS[-1])
+    objective = Texture.of(network, params, source)
+    if cell["mu"] == "one":
+        objective = weigh_equally(objective, network, params)
+    start = draw_noise_image(make_keys(settings.seed)[1], source.shape[:2], std=texture.NOISE_STD)
+    image, facts = descend_cell(settings, cell, objective, start)
+    return {"error": measure_texture_error(image, source), **facts}
+
+
+def _make_inversion(settings: Settings, cell: Row):
+    picture = load(settings, "image", cell["image"]).image
+    scale = cell.get("scale", settings.scale)
+    params = _draw(settings, 0, scale, settings.layer)
+    network = _network(settings, cell.get("offset", "0"))
+    start = draw_noise_image(make_keys(settings.seed)[1], picture.shape[:2], std=NOISE_STD)
+    make = functools.partial(Inversion.of, network, params, picture, layer=settings.layer)
+    return make, start
+
+
+def _measure_inversion(settings: Settings, cell: Row) -> Row:
+    make, start = _make_inversion(settings, cell)
+    image, facts = descend_cell(settings, cell, make(), start)
+    return {**measure_picture(settings, {**cell, "weights": "random"}, image), **facts}
+
+
+def _measure_spans(settings: Settings, cell: Row) -> Row:
+    """ω and μ of one network as the paper states them, for both offsets and both readings."""
+    image = load(settings, "image", settings.image[0]).image
+    layers = _network(settings, "0").canonical_names(settings.span_layers)
+    params = _draw(settings, cell["network"], settings.scale, layers[-1])
+    found: Row = {}
+    for offset in OFFSETS:
+        network = _network(settings, offset)
+        normalized, _ = normalize_gauge(network, params, layers[-1])
+        for reading in READINGS:
+            omega = content_layer_weights(network, normalized, image, layers, reading=reading)
+            mu = texture_layer_weights(network, normalized, image, layers, reading=reading)
+            found[f"omega, {offset}, {reading}"] = paper_layer_weights(network, params, omega, 2)
+            found[f"mu, {offset}, {reading}"] = paper_layer_weights(network, params, mu, 4)
+    return found
+
+
+def largest(settings: Settings) -> Descent:
+    """An inversion; the textures are much alike."""
+    todo = [cell for cell in cells(settings) if cell["part"] != "spans"]
+    make, start = _make_inversion(settings, {"image": settings.image[0]})
+    return Descent(make, start, len(todo) * settings.num_steps)
+
+
+def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
+    return [row for row in rows if row["cell"]["part"] == part]
+
+
+def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+    """Draws textures, spans and the table."""
+    sources = settings.texture_image
+    pictures: list[list[Image | None]] = [
+        [np.asarray(load(settings, "texture_image", source).image) for source in sources]
+    ]
+    captions: list[list[str | None]] = [[""] * len(sources)]
+    for mu in ("automatic", "one"):
+        found = [find_row(rows, part="mu", image=source, mu=mu) for source in sources]
+        pictures.append([row and load_result(folder, row["cell"]) for row in found])
+        captions.append([row and f"error {row['error']:.3f}" for row in found])
+    panel = draw_grid(
+        pictures,
+        row_labels=["the source", "μ automatic", "μ = 1"],
+        column_labels=[name_of(source) for source in sources],
+        captions=captions,
+        cell=max(96, settings.image_size),
+    )
+    save_image(folder / "panel.jpg", panel)
+    with replace_atomically(folder / "spans.png") as temporary:
+        _draw_spans(_of_part(rows, "spans")).savefig(temporary, dpi=120)
+    with replace_atomically(folder / "table.md") as temporary:
+        temporary.write_text(_format_table(settings, rows) + "\n")
+
+
+def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
+    """ω, μ, and the one reading over the other, by layer; a point for each network."""
+    figure = matplotlib.figure.Figure(figsize=(10, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for index, offset in enumerate(OFFSETS):
+        for axis, factor in zip(axes, ("omega", "mu"), strict=False):
+            for row in rows:
+                values = row[f"{factor}, {offset}, mean_abs"]
+                axis.semilogy(list(values), list(values.values()), ".-", color=f"C{index}", lw=0.5)
+            axis.set_title({"omega": "ω", "mu": "μ"}[factor] + f" at σ = {PAPER_SCALE}")
+        for row in rows:
+            ratios = _ratio_of_readings(row, offset)
+            axes[2].semilogy(list(ratios), list(ratios.values()), ".-", color=f"C{index}", lw=0.5)
+        axes[2].plot([], [], color=f"C{index}", label=f"offset {offset}")
+    axes[2].set_title("|mean g| / mean |g|, texture loss")
+    axes[2].legend()
+    return figure
+
+
+def _ratio_of_readings(row: Row, offset: str) -> dict[str, float]:
+    """|mean g| / mean |g| by layer; weights are their reciprocals."""
+    ours, letter = (row[f"mu, {offset}, {reading}"] for reading in READINGS)
+    return {layer: ours[layer] / letter[layer] for layer in ours}
+
+
+def _span(row: Row, factor: str) -> float:
+    """Orders of magnitude between the largest and the smallest weight of the layers."""
+    values = row[f"{factor}, mean, mean_abs"].values()
+    return math.log10(max(values) / min(values))
+
+
+def _format_table(settings: Settings, rows: Sequence[Row]) -> str:
+    lines = []
+    for row in _of_part(rows, "offset"):
+        words = f"{settings.layer}, offset {row['cell']['offset']}"
+        lines.append([words, name_of(row["cell"]["image"]), *_write(row)])
+    for row in _of_part(rows, "scale"):
+        words = f"{settings.layer}, σ = {row['cell']['scale']:g}"
+        lines.append([words, name_of(row["cell"]["image"]), *_write(row)])
+    table = format_markdown(["inversion from", "picture", "distance", "PSNR, dB"], lines)
+    spans = [
+        [factor, f"{np.mean([_span(row, factor) for row in _of_part(rows, 'spans')]):.1f}"]
+        for factor in ("omega", "mu")
+    ]
+    header = ["factor", f"orders of magnitude over {', '.join(settings.span_layers)}"]
+    return f"{table}\n\n{format_markdown(header, spans)}"
+
+
+def _write(row: Row) -> list[str]:
+    return [f"{row['distance']:.2f}", f"{row['psnr']:.2f}"]
+
+
+def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
+    """What the rows say; a texture, a picture or a network is a unit."""
+    textures = pair_rows(
+        _of_part(rows, "mu"), "mu", ("automatic", "one"), measure=lambda row: row["error"]
+    )
+    distance = lambda row: row["distance"]
+    offsets = pair_rows(_of_part(rows, "offset"), "offset", OFFSETS, measure=distance)
+    scales = [
+        pair
+        for scale in SCALES
+        if scale != PAPER_SCALE
+        for pair in pair_rows(
+            _of_part(rows, "scale"), "scale", (scale, PAPER_SCALE), measure=distance
+        )
+    ]
+    spans = _of_part(rows, "spans")
+    shared = {"figure": "ablation"}
+    readings = {
+        offset: [float(np.mean(list(_ratio_of_readings(row, offset).values()))) for row in spans]
+        for offset in OFFSETS
+    }
+    return [
+        judge(
+            "Automatic layer weights bring textures nearer to their sources than weights of one.",
+            log_ratio(textures),
+            measure="log(error in another network with automatic μ / with μ = 1)",
+            groups=("μ automatic", "μ = 1"),
+            below=0.0,
+            **shared,
+        ),
+        judge(
+            "The layers' automatic μ lie more than ten orders of magnitude apart.",
+            [_span(row, "mu") for row in spans],
+            measure="log10 of the largest over the smallest μ of a network, centred input",
+            groups=settings.span_layers,
+            above=10.0,
+            **shared,
+        ),
+        judge(
+            f"From {settings.layer} inversion comes nearer on un-centred than on centred input.",
+            log_ratio(offsets),
+            measure="log(distance with offset 0 / with the ImageNet mean)",
+            groups=("offset 0", "offset mean"),
+            below=0.0,
+            **shared,
+        ),
+        judge(
+            "On un-centred input |mean g| and mean |g| are the same within a fifth.",
+            readings["0"],
+            measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
+            groups=("abs_mean", "mean_abs"),
+            above=0.8,
+            **shared,
+        ),
+        judge(
+            "On centred input |mean g| is less than half of mean |g|.",
+            readings["mean"],
+            measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
+            groups=("abs_mean", "mean_abs"),
+            below=0.5,
+            **shared,
+        ),
+        judge(
+            "σ does not matter: from 0.001 to 1 the reconstruction is as near.",
+            log_ratio(scales),
+            measure=f"log(distance at σ / at σ = {PAPER_SCALE}); as near: within 5 %",
+            groups=tuple(f"σ = {scale:g}" for scale in SCALES),
+            below=math.log(1.05),
+            above=-math.log(1.05),
+            **shared,
+        ),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="ablation",
+    settings_class=Settings,
+    cells=cells,
+    measure=measure,
+    draw=draw,
+    judge=judge_rows,
+    largest=largest,
+    beside_the_point=BESIDE_THE_POINT,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns its exit code."""
+    return run_experiment(EXPERIMENT, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

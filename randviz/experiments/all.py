@@ -1,0 +1,141 @@
+"""Runs every figure at one scale, and gathers pictures, tables and claims on one page.
+
+Claim: none of its own; claims.json has those of all figures with their verdicts.
+Expect: a folder for each figure, index.html, which opens from a file, and claims.json. Smoke takes
+minutes on two cores, laptop scale about an hour and a half, paper scale hours on a GPU. What is
+measured already is not measured again.
+
+Example:
+  python -m randviz.experiments.all --scale=smoke --out_dir=out/smoke
+"""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from randviz.charts import format_markdown
+from randviz.experiments.claims import VERDICTS
+from randviz.experiments.page import Section, format_page
+from randviz.images import replace_atomically
+from randviz.runs import Stopped, write_record
+from randviz.settings import CommandSettings, run_command, setting
+from randviz.types import UserError
+
+FIGURES = (
+    "fig1_inversion",
+    "fig2_pools",
+    "fig3_variance",
+    "fig4_convergence",
+    "fig5_textures",
+    "fig6_style",
+    "fig7_chinese",
+    "ablation",
+    "theory_panel",
+)
+SCALES = ("smoke", "laptop", "paper")
+_LEAD = (
+    "What a VGG-19 with random weights knows of pictures: every figure of He, Wang and Hopcroft,"
+    " “A powerful generative model using random weights for the deep image representation” (2016),"
+    " measured again, and what came out for each of its sentences that can be tested."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(CommandSettings):
+    """Settings of all figures together."""
+
+    scale: str = setting("smoke", "Whose flag files are read.", choices=SCALES)
+    figures: tuple[str, ...] = setting(FIGURES, "Which figures.")
+    flags_dir: str = setting(
+        "experiments", "Folder with smoke, laptop and paper, which hold a flag file each."
+    )
+    trained_weights: str = setting(
+        "", "A file with trained weights of VGG-19; without it the trained columns are not run."
+    )
+    out_dir: str = setting("out/all", "Folder for the figures' folders, the page and the claims.")
+
+
+def run(settings: Settings) -> None:
+    """Runs the figures one after another and writes the page.
+
+    Raises:
+      UserError: for an unknown figure, a flag file that is not there, or a figure that failed.
+      Stopped: if the user stopped one.
+    """
+    for name in settings.figures:
+        if name not in FIGURES:
+            raise UserError(f"figure {name!r} is unknown; use some of {', '.join(FIGURES)}.")
+        if not _flag_file(settings, name).exists():
+            raise UserError(
+                f"there is no flag file {_flag_file(settings, name)}; name the folder that has"
+                f" {settings.scale}/{name}.flags with --flags_dir."
+            )
+    modules = {
+        name: importlib.import_module(f"randviz.experiments.{name}") for name in settings.figures
+    }
+    for name, module in modules.items():
+        code = module.main(_list_words(settings, name, module))
+        if code == 130:
+            raise Stopped(f"stopped at {name}; the same command goes on there.")
+        if code:
+            raise UserError(f"{name} failed, for the reason above; the same command goes on there.")
+    if settings.dry_run:
+        return
+    folder = pathlib.Path(settings.out_dir)
+    sections = [_make_section(settings, name, module) for name, module in modules.items()]
+    claims = [
+        {"experiment": section.name, **claim} for section in sections for claim in section.claims
+    ]
+    write_record(folder / "claims.json", {"scale": settings.scale, "claims": claims})
+    with replace_atomically(folder / "index.html") as temporary:
+        title = "What an untrained network knows"
+        temporary.write_text(format_page(title, _LEAD, sections), encoding="utf-8")
+    counts = [sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS]
+    print(format_markdown(["verdict", "claims"], zip(VERDICTS, counts, strict=True)))
+    print(f"all: wrote {folder / 'index.html'} and {folder / 'claims.json'}")
+
+
+def _flag_file(settings: Settings, name: str) -> pathlib.Path:
+    return pathlib.Path(settings.flags_dir, settings.scale, f"{name}.flags")
+
+
+def _list_words(settings: Settings, name: str, module: ModuleType) -> list[str]:
+    """The words that a figure is run with."""
+    words = [f"--flagfile={_flag_file(settings, name)}", f"--out_dir={settings.out_dir}/{name}"]
+    known = [field.name for field in dataclasses.fields(module.Settings)]
+    if settings.trained_weights and "trained_weights" in known:
+        words.append(f"--trained_weights={settings.trained_weights}")
+    return words + ["--dry_run"] * settings.dry_run
+
+
+def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
+    """A figure's part of the page, from what lies in its folder."""
+    folder = pathlib.Path(settings.out_dir, name)
+    title, _, words = inspect.cleandoc(module.__doc__).partition("\n\n")
+    found = folder / "claims.json"
+    return Section(
+        name=name,
+        title=title,
+        words=words,
+        command=" ".join(
+            [f"python -m randviz.experiments.{name}", *_list_words(settings, name, module)[:2]]
+        ),
+        facts=json.loads((folder / "run.json").read_text()),
+        pictures=sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]),
+        tables=sorted(folder.glob("*.md")),
+        claims=json.loads(found.read_text())["claims"] if found.exists() else [],
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("randviz.experiments.all", Settings, run, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

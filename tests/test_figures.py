@@ -1,0 +1,143 @@
+"""The figures: flag files that fit, results that come out again, and all of them at once."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from randviz import lbfgs
+from randviz.experiments import all as every
+from randviz.experiments.all import FIGURES, SCALES
+from randviz.experiments.figure import TRAINED, load, make_inversion
+from randviz.quality import compare_images
+from randviz.settings import parse_flags
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGS = ROOT / "experiments"
+# Another processor adds in another order, and a descent multiplies the difference.
+TOLERANCE = 0.1
+# The shallowest and shortest of each figure's cells, none of them the trained network's.
+CELLS = {
+    "fig1_inversion": ({"layer": "pool1"}, "distance"),
+    "fig2_pools": ({"layer": "pool2", "image": "chelsea"}, "distance"),
+    "fig3_variance": ({"layer": "pool3", "weights": "random", "sample": 1}, "distance"),
+    "fig5_textures": ({"top": "conv1_1", "texture": "gravel"}, "error"),
+    "fig6_style": ({"style": "coffee"}, "style_error"),
+    "fig7_chinese": ({"content": "coffee", "style": "grass"}, "style_error"),
+    "ablation": ({"part": "offset", "image": "chelsea", "offset": "0"}, "distance"),
+}
+
+
+def module_of(name):
+    return importlib.import_module(f"randviz.experiments.{name}")
+
+
+def settings_of(name, scale, **changes):
+    settings = parse_flags(module_of(name).Settings, [f"--flagfile={FLAGS / scale / name}.flags"])
+    return dataclasses.replace(settings, **changes)
+
+
+def rows_of(name):
+    return [json.loads(line) for line in (FLAGS / "laptop" / name / "rows.jsonl").open()]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_flag_file_for_every_scale(name, scale):
+    text = (FLAGS / scale / f"{name}.flags").read_text()
+    assert text.startswith("# ")
+    settings = settings_of(name, scale)
+    assert settings.seed == 0 and settings.out_dir.endswith(f"{scale}/{name}")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_laptop_results_are_of_the_flag_file(name):
+    record = json.loads((FLAGS / "laptop" / name / "run.json").read_text())
+    settings = settings_of(name, "laptop")
+    values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    assert record["settings"] == {key: values[key] for key in record["settings"]}
+    kept = [row["cell"] for row in rows_of(name)]
+    assert all(cell in kept for cell in module_of(name).cells(settings))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_of_the_laptop_results_comes_out_again(name, tmp_path):
+    wanted, measure = CELLS[name]
+    row = next(
+        row
+        for row in rows_of(name)
+        if row["cell"].get("weights") != TRAINED and wanted.items() <= row["cell"].items()
+    )
+    found = module_of(name).measure(settings_of(name, "laptop", out_dir=str(tmp_path)), row["cell"])
+    assert found[measure] == pytest.approx(row[measure], rel=TOLERANCE)
+
+
+def test_the_first_point_of_a_curve_comes_out_again():
+    settings = settings_of("fig4_convergence", "laptop")
+    row = rows_of("fig4_convergence")[0]
+    make, start = make_inversion(
+        settings, row["cell"]["image"], row["cell"]["weights"], settings.layer
+    )
+    step, distance = next(iter(row["curve"].items()))
+    image = lbfgs.minimize(make(), start, num_steps=int(step)).image
+    target = load(settings, "image", row["cell"]["image"]).image
+    found = compare_images(image, target)["distance"]
+    assert found == pytest.approx(distance, rel=TOLERANCE)
+
+
+def test_a_network_of_the_theory_panel_comes_out_again():
+    panel = module_of("theory_panel")
+    row = rows_of("theory_panel")[3]
+    found = panel.measure(settings_of("theory_panel", "laptop"), row["cell"])
+    numbers = {key: value for key, value in row.items() if key != "cell"}
+    assert json.loads(json.dumps(found)).keys() == numbers.keys()
+    for key, values in numbers.items():
+        assert found[key] == pytest.approx(values, rel=1e-3)
+
+
+def test_figure_3_has_thirty_networks_of_each_kind():
+    counts = {}
+    for row in rows_of("fig3_variance"):
+        place = row["cell"]["weights"], row["cell"]["layer"]
+        counts[place] = counts.get(place, 0) + 1
+    assert len(counts) == 6 and min(counts.values()) >= 30
+
+
+def test_all_runs_figures_writes_a_page_and_measures_nothing_twice(tmp_path, capsys):
+    words = [
+        "--scale=smoke",
+        f"--flags_dir={FLAGS}",
+        "--figures=fig1_inversion,fig5_textures",
+        f"--out_dir={tmp_path}/all",
+    ]
+    assert every.main(words) == 0
+    claims = json.loads((tmp_path / "all" / "claims.json").read_text())["claims"]
+    assert {claim["experiment"] for claim in claims} == {"fig1_inversion", "fig5_textures"}
+    page = (tmp_path / "all" / "index.html").read_text()
+    assert page.count("<img") == 2 and "not run" in page
+    rows = (tmp_path / "all" / "fig1_inversion" / "rows.jsonl").read_bytes()
+    capsys.readouterr()
+    assert every.main(words) == 0
+    assert "1/" not in capsys.readouterr().out.replace("conv1_1/", "")
+    assert (tmp_path / "all" / "fig1_inversion" / "rows.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--figures=fig9"], "fig9"),
+        (["--flags_dir=nowhere"], "nowhere/smoke/fig1_inversion.flags"),
+    ],
+)
+def test_mistakes_get_a_sentence(words, said, capsys):
+    assert every.main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_everything_runs_at_smoke_scale(tmp_path):
+    assert every.main(["--scale=smoke", f"--flags_dir={FLAGS}", f"--out_dir={tmp_path}"]) == 0
+    claims = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert {claim["experiment"] for claim in claims} >= set(FIGURES) - {"theory_panel"}
