@@ -29,9 +29,8 @@ from randviz.commands.descent import paper_layer_weights
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
 from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
-    BESIDE_THE_POINT,
     FigureSettings,
     choose_networks,
     descend_cell,
@@ -204,7 +203,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         row_labels=["the source", "μ automatic", "μ = 1"],
         column_labels=[name_of(source) for source in sources],
         captions=captions,
-        cell=max(96, settings.image_size),
+        cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
     with replace_atomically(folder / "spans.png") as temporary:
@@ -339,21 +338,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     ]
 
 
-EXPERIMENT = Experiment(
-    name="ablation",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge_rows,
-    largest=largest,
-    beside_the_point=BESIDE_THE_POINT,
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the paper's sentences goes to claims.json.
 
 import pathlib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from randviz import lbfgs
@@ -16,6 +17,9 @@ from randviz.rows import Row, Rows
 from randviz.runs import write_record
 from randviz.settings import list_values, run_command
 from randviz.types import Image, UserError
+
+# Which file trained weights come from stands in the rows of those weights.
+BESIDE_THE_POINT = ("out_dir", "trained_weights", "alexnet_weights")
 
 
 class Descent(NamedTuple):
@@ -50,7 +54,6 @@ class Experiment(NamedTuple):
         may print.
       judge: (settings, rows) → the claims.
       largest: settings → the largest descent, for experiments that can be foreseen.
-      beside_the_point: names of settings that no row depends on.
     """
 
     name: str
@@ -60,7 +63,31 @@ class Experiment(NamedTuple):
     draw: Callable[[Any, list[Row], pathlib.Path], None]
     judge: Callable[[Any, list[Row]], list[Claim]] = claim_nothing
     largest: Callable[[Any], Descent] | None = None
-    beside_the_point: tuple[str, ...] = ("out_dir",)
+
+
+def gather(module: ModuleType) -> Experiment:
+    """The experiment that a module makes up.
+
+    Args:
+      module: with Settings, cells, measure and draw; and judge_rows and largest if it has them.
+
+    Returns:
+      The experiment, of the module's name.
+    """
+    return Experiment(
+        name=module.__spec__.name.rpartition(".")[2],
+        settings_class=module.Settings,
+        cells=module.cells,
+        measure=module.measure,
+        draw=module.draw,
+        judge=getattr(module, "judge_rows", claim_nothing),
+        largest=getattr(module, "largest", None),
+    )
+
+
+def run_module(module: ModuleType, argv: Sequence[str]) -> int:
+    """Runs the experiment that a module makes up; returns its exit code."""
+    return run_experiment(gather(module), argv, module.__doc__)
 
 
 def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int:
@@ -77,7 +104,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
             settings.out_dir,
             {
                 "experiment": experiment.name,
-                "settings": list_values(settings, *experiment.beside_the_point),
+                "settings": list_values(settings, *BESIDE_THE_POINT),
             },
         )
         missing = kept.missing(cells)

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import choose_trained
 from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
-    BESIDE_THE_POINT,
     TRAINED,
     FigureSettings,
     choose_networks,
@@ -93,7 +92,8 @@ def measure(settings: Settings, cell: Row) -> Row:
     )
     start = draw_noise_image(make_keys(settings.seed)[1], picture.shape[:2], std=NOISE_STD)
     image, facts = descend_cell(settings, cell, objective, start)
-    return {**measure_picture(settings, cell, image), **facts}
+    file = {"alexnet_sha256": choice.facts["sha256"]}
+    return {**measure_picture(settings, cell, image), **facts, **file}
 
 
 @functools.cache
@@ -137,7 +137,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         row_labels=[untrained, "trained VGG-19", "trained AlexNet"],
         column_labels=wide,
         captions=captions,
-        cell=max(96, settings.image_size),
+        cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
 
@@ -159,21 +159,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     ]
 
 
-EXPERIMENT = Experiment(
-    name="fig1_inversion",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge_rows,
-    largest=largest,
-    beside_the_point=(*BESIDE_THE_POINT, "alexnet_weights"),
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

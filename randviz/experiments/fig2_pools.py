@@ -17,9 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
-    BESIDE_THE_POINT,
     TRAINED,
     FigureSettings,
     choose_networks,
@@ -97,7 +96,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
             row_labels=[labels[0], "trained VGG-19"],
             column_labels=["the picture", *layers],
             captions=[[""] + [describe_inversion(row) for row in line] for line in found],
-            cell=max(96, settings.image_size),
+            cell=max(128, settings.image_size),
         )
         save_image(folder / f"{name_of(source)}_panel.jpg", panel)
 
@@ -135,17 +134,21 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     ]
     if len(layers) > 1:
         half = len(layers) // 2
-        claims.append(
-            judge(
-                "The advantage of ranVGG is larger on the higher pooling layers.",
-                ratios[:, -half:].mean(axis=1) - ratios[:, :half].mean(axis=1),
-                figure="figure 2",
-                measure=f"log distance ratio in {', '.join(layers[-half:])} less that in"
-                f" {', '.join(layers[:half])}, by picture",
-                groups=groups,
-                below=0.0,
+        levels = np.array([np.subtract(*zip(*pairs, strict=True)) for pairs in distances])
+        levels = levels.reshape(-1, len(layers))
+        # "Especially" may be meant either way, and the two need not agree.
+        for words, found in (("log distance ratio", ratios), ("difference in grey levels", levels)):
+            claims.append(
+                judge(
+                    f"The advantage of ranVGG, as {words}, is larger on the higher pooling layers.",
+                    found[:, -half:].mean(axis=1) - found[:, :half].mean(axis=1),
+                    figure="figure 2",
+                    measure=f"{words} in {', '.join(layers[-half:])} less that in"
+                    f" {', '.join(layers[:half])}, by picture",
+                    groups=groups,
+                    below=0.0,
+                )
             )
-        )
     contours = np.reshape(of_pictures("contours", layers[-1:]), (-1, 2))
     claims += [
         judge(
@@ -169,21 +172,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     return claims
 
 
-EXPERIMENT = Experiment(
-    name="fig2_pools",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge_rows,
-    largest=largest,
-    beside_the_point=BESIDE_THE_POINT,
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

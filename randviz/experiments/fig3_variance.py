@@ -22,9 +22,8 @@ import numpy as np
 from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
 from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
-    BESIDE_THE_POINT,
     TRAINED,
     FigureSettings,
     choose_networks,
@@ -207,21 +206,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     return claims
 
 
-EXPERIMENT = Experiment(
-    name="fig3_variance",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge_rows,
-    largest=largest,
-    beside_the_point=BESIDE_THE_POINT,
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ import matplotlib.figure
 import numpy as np
 
 from randviz.experiments.claims import Claim, judge
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
-    BESIDE_THE_POINT,
     TRAINED,
     FigureSettings,
     choose_networks,
@@ -135,7 +134,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         row_labels=names,
         column_labels=[*(f"step {step}" for step in steps), f"step {2 * settings.num_steps}"],
         captions=captions,
-        cell=max(96, settings.image_size),
+        cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
 
@@ -225,21 +224,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     ]
 
 
-EXPERIMENT = Experiment(
-    name="fig4_convergence",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge_rows,
-    largest=largest,
-    beside_the_point=BESIDE_THE_POINT,
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

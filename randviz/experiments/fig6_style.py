@@ -15,10 +15,12 @@ from collections.abc import Sequence
 
 from randviz.experiments import stylization
 from randviz.experiments.claims import Claim
-from randviz.experiments.command import Experiment, run_experiment
-from randviz.experiments.figure import BESIDE_THE_POINT
+from randviz.experiments.command import run_module
 from randviz.rows import Row
 from randviz.settings import setting
+
+cells, measure, draw = stylization.cells, stylization.measure, stylization.draw
+largest = stylization.largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +47,9 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     return stylization.judge_styles(settings, rows, "figure 6")
 
 
-EXPERIMENT = Experiment(
-    name="fig6_style",
-    settings_class=Settings,
-    cells=stylization.cells,
-    measure=stylization.measure,
-    draw=stylization.draw,
-    judge=judge_rows,
-    largest=stylization.largest,
-    beside_the_point=BESIDE_THE_POINT,
-)
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from randviz import lbfgs
 from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import Choice, NetworkSettings, choose_both
-from randviz.experiments.command import Descent
+from randviz.experiments.command import BESIDE_THE_POINT, Descent
 from randviz.gaussian import draw_noise_image
 from randviz.images import load_image, save_image
 from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
@@ -22,7 +22,6 @@ from randviz.settings import list_values, setting
 from randviz.types import Image, Params
 
 TRAINED = "trained"
-BESIDE_THE_POINT = ("out_dir", "trained_weights")
 LAST_LAYER = "conv5_4"  # weights are drawn once, for the deepest layer that a figure asks for
 
 

@@ -28,7 +28,7 @@ from randviz import networks
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
 from randviz.experiments.claims import Estimate
-from randviz.experiments.command import Experiment, run_experiment
+from randviz.experiments.command import run_module
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -383,6 +383,10 @@ def _plot_stacking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
     _add_legend(axis)
 
 
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns its exit code."""
+    return run_module(sys.modules[__name__], argv)
+
+
 if __name__ == "__main__":
-    experiment = Experiment("selection_audit", Settings, cells, measure, draw)
-    sys.exit(run_experiment(experiment, sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

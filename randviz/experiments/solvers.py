@@ -14,7 +14,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from flax import struct
 
 from randviz import inversion, lbfgs, networks, texture
 from randviz.commands.inputs import make_keys
-from randviz.experiments.command import Experiment, run_experiment
+from randviz.experiments.command import run_module
 from randviz.gaussian import draw_noise_image
 from randviz.images import load_image, replace_atomically
 from randviz.inversion import Inversion
@@ -219,6 +219,10 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     )
 
 
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns its exit code."""
+    return run_module(sys.modules[__name__], argv)
+
+
 if __name__ == "__main__":
-    experiment = Experiment("solvers", Settings, cells, measure, draw)
-    sys.exit(run_experiment(experiment, sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

@@ -35,7 +35,7 @@ import scipy.optimize
 from randviz import lbfgs
 from randviz.charts import format_markdown
 from randviz.experiments import solvers
-from randviz.experiments.command import Experiment, run_experiment
+from randviz.experiments.command import run_module
 from randviz.images import replace_atomically
 from randviz.inversion import Inversion
 from randviz.networks import Conv, Network
@@ -679,6 +679,10 @@ def _draw_figure(rows: list[Row]) -> matplotlib.figure.Figure:
     return figure
 
 
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment; returns its exit code."""
+    return run_module(sys.modules[__name__], argv)
+
+
 if __name__ == "__main__":
-    experiment = Experiment("speed", Settings, cells, measure, draw)
-    sys.exit(run_experiment(experiment, sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

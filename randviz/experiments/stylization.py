@@ -118,7 +118,7 @@ def draw(settings: StyleSettings, rows: list[Row], folder: pathlib.Path) -> None
             )
             names.append("trained VGG-19" if label == TRAINED else label)
     panel = draw_grid(
-        pictures, row_labels=names, captions=captions, cell=max(96, settings.image_size)
+        pictures, row_labels=names, captions=captions, cell=max(128, settings.image_size)
     )
     save_image(folder / "panel.jpg", panel)
 

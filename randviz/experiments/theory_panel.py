@@ -25,8 +25,7 @@ import numpy as np
 from randviz import losses
 from randviz.charts import format_markdown
 from randviz.commands.inputs import make_keys
-from randviz.experiments.claims import Claim
-from randviz.experiments.command import Descent, Experiment, run_experiment
+from randviz.experiments.command import Descent, run_module
 from randviz.gauge import normalize_gauge
 from randviz.images import load_image, replace_atomically
 from randviz.inversion import Inversion
@@ -162,12 +161,6 @@ def compare(settings: Settings, rows: Sequence[Row], name: str, layer: str) -> t
     return mean, error, (mean - 1) / error
 
 
-def judge(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """Nothing: the paper has no sentence about it."""
-    del settings, rows
-    return []
-
-
 def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Writes table and plot, and prints the table."""
     table = format_tables(settings, rows)
@@ -220,20 +213,9 @@ def draw_panels(settings: Settings, rows: Sequence[Row]) -> matplotlib.figure.Fi
     return figure
 
 
-EXPERIMENT = Experiment(
-    name="theory_panel",
-    settings_class=Settings,
-    cells=cells,
-    measure=measure,
-    draw=draw,
-    judge=judge,
-    largest=largest,
-)
-
-
 def main(argv: Sequence[str]) -> int:
-    """Runs the experiment from its words; returns its exit code."""
-    return run_experiment(EXPERIMENT, argv, __doc__)
+    """Runs the experiment; returns its exit code."""
+    return run_module(sys.modules[__name__], argv)
 
 
 if __name__ == "__main__":
