@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from randviz.experiments import speed
+from randviz.experiments import speed, torch_twins
 from randviz.inversion import Inversion
 from randviz.style import Style
 from randviz.texture import Texture
@@ -120,7 +120,7 @@ def test_the_twin_is_the_same_function(objectives, other_image, problem, channel
     objective = objectives[problem]
     loss, gradient = jax.jit(jax.value_and_grad(objective))(other_image)
     tensor = torch.tensor(np.asarray(other_image)).permute(2, 0, 1)[None].requires_grad_()
-    found = speed.make_twin(objective, channels_last=channels_last)(tensor)
+    found = torch_twins.make_twin(objective, channels_last=channels_last)(tensor)
     found.backward()
     np.testing.assert_allclose(found.item(), loss, rtol=1e-5)
     slope = tensor.grad[0].permute(1, 2, 0).numpy()

@@ -59,6 +59,7 @@ FLOORS = {
     "experiments.claims": 5,
     "experiments.command": 5,
     "experiments.solvers": 5,
+    "experiments.torch_twins": 5,
     "experiments.speed": 5,
     "experiments.selection_statistics": 5,
     "experiments.selection_audit": 5,
