@@ -310,9 +310,10 @@ def _advance(objective: Objective, state: State, num_steps: Array, *, capacity: 
         row = row._replace(failed=row.failed | ~finite)
         failures = jnp.where(row.failed, state.failures + 1, 0)
         new = State(image, row.loss, failures, inner)
-        # The last good state is kept whole, the solver's memory included.
-        kept = state._replace(failures=failures)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+        if solver != "jaxopt":  # whose search accepts no such place
+            # The last good state is kept whole, the solver's memory included.
+            kept = state._replace(failures=failures)
+            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
         row = row._replace(loss=new.loss, step_size=jnp.where(row.failed, 0.0, row.step_size))
         return new, jax.tree.map(lambda all, one: all.at[index].set(one), trace, row)
 
