@@ -106,6 +106,16 @@ def test_normalised_filters_have_a_mean_activation_of_one(tiny, biased, pooling)
         np.testing.assert_allclose(means[~silent], 1, rtol=1e-4)
 
 
+def test_a_filter_that_hardly_ever_answers_stays_small():
+    network = rv.Network("sparse", (rv.networks.Conv("conv1", 2),), input_offset=0.0)
+    image = jnp.zeros((40, 40, 3)).at[:, :, 1].set(0.5).at[7, 9, 0].set(1 / 255)
+    kernel = jnp.zeros((3, 3, 3, 2)).at[1, 1, 0, 0].set(1e-6).at[1, 1, 1, 1].set(1.0)
+    params = {"conv1": {"kernel": kernel, "bias": jnp.zeros(2)}}
+    normalized = normalize_activations(network, params, [image], last_layer="conv1")
+    found = features(network, normalized, image, "conv1")["conv1"].mean((0, 1))
+    np.testing.assert_allclose(found, [1e-6 / 1600, 1], rtol=1e-5)
+
+
 def test_normalising_changes_no_score_and_forgets_earlier_scales(tiny, biased, square):
     normalized = normalize_activations(tiny, biased, [square])
     scores = lambda params: features(tiny, params, square, "fc8")["fc8"]
