@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from randviz.experiments import solvers
+from randviz.experiments import claims, solvers
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.settings import setting
 from randviz.types import UserError
@@ -75,6 +75,31 @@ def test_a_mistake_before_the_first_row_leaves_the_folder_free(bench):
     assert bench.run("--factor=9") == 2
     bench.broken = None
     assert bench.run() == 0
+
+
+def test_rows_that_were_not_asked_for_are_drawn_too_and_last(bench):
+    assert bench.run(count=4) == 0 and bench.run(count=2) == 0
+    assert bench.measured == [0, 1, 2, 3] and bench.drawn == [0, 2, 4, 6]
+
+
+def test_rows_of_two_files_of_weights_are_not_mixed(bench, capsys):
+    measure = bench.measure
+    bench.measure = lambda s, cell: {**measure(s, cell), "weights_sha256": str(cell["n"] // 2)}
+    assert bench.run(count=2) == 0
+    assert bench.run(count=4) == 2
+    assert "2 files of trained weights" in capsys.readouterr().err
+
+
+def test_claims_are_written_with_their_verdicts(bench):
+    def judge(settings, rows):
+        units = [-float(row["product"]) for row in rows]
+        return [claims.judge("less", units, below=1.0, figure="f", measure="m", groups=("a",))]
+
+    cells = [{"n": n} for n in range(7)]
+    experiment = Experiment("bench", Settings, lambda s: cells, bench.measure, bench.draw, judge)
+    assert run_experiment(experiment, [f"--out_dir={bench.folder}"], "Doc.") == 0
+    (claim,) = json.loads((bench.folder / "claims.json").read_text())["claims"]
+    assert claim["verdict"] == "supported" and claim["n"] == 7 and claim["effect"] == -6.0
 
 
 @pytest.mark.slow

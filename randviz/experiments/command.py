@@ -95,11 +95,9 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
 
     def run(settings: Any) -> None:
         cells = experiment.cells(settings)
-        if experiment.largest:
-            descent = experiment.largest(settings)
-            if foresee(experiment.name, *descent[:2], num_steps=descent.num_steps,
-                       dry_run=settings.dry_run):  # fmt: skip
-                return
+        if getattr(settings, "dry_run", False):
+            _foresee(experiment, settings)
+            return
         kept = Rows(
             settings.out_dir,
             {
@@ -108,6 +106,8 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
             },
         )
         missing = kept.missing(cells)
+        if missing:
+            _foresee(experiment, settings)
         for index, cell in enumerate(missing, len(cells) - len(missing) + 1):
             words = " ".join(str(value) for value in cell.values())
             print(f"{experiment.name}: {index}/{len(cells)} {words}", flush=True)
@@ -132,3 +132,16 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
 
     name = f"randviz.experiments.{experiment.name}"
     return run_command(name, experiment.settings_class, run, argv, doc)
+
+
+def _foresee(experiment: Experiment, settings: Any) -> None:
+    """Refuses what will not fit into memory, and tells what it would take if that was asked for."""
+    if experiment.largest:
+        descent = experiment.largest(settings)
+        foresee(
+            experiment.name,
+            descent.make_objective,
+            descent.start,
+            num_steps=descent.num_steps,
+            dry_run=settings.dry_run,
+        )
