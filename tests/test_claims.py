@@ -172,6 +172,7 @@ def test_figure_5_asks_what_each_layer_adds():
         {
             "cell": {"texture": source, "weights": label, "top": top},
             "error": np.exp(-number + RNG.normal(0, 0.02)),
+            "patch_distance": np.exp(RNG.normal(0, 0.02)),
         }
         for source in PICTURES
         for label in ("ranvgg", "trained")
@@ -195,6 +196,7 @@ def test_figure_6_asks_for_style_and_content():
         {
             "cell": {"content": "c", "style": painting, "weights": label},
             "style_error": 0.2 + 0.01 * RNG.normal(),
+            "patch_distance": 0.2 + 0.01 * RNG.normal(),
             "style_error_of_photograph": 1.0,
             "content_ssim": 0.5,
         }

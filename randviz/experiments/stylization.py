@@ -23,10 +23,11 @@ from randviz.experiments.figure import (
     load_result,
     log_ratio,
     name_of,
+    picture_path,
 )
-from randviz.experiments.held_out import measure_texture_error
+from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
 from randviz.grids import draw_grid
-from randviz.images import save_image
+from randviz.images import load_image, save_image
 from randviz.quality import compare_images
 from randviz.rows import Row
 from randviz.settings import setting
@@ -76,12 +77,14 @@ def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Style],
 def measure(settings: StyleSettings, cell: Row) -> Row:
     """Paints one picture and asks another network how near it comes to the painting's texture."""
     make, start = make_style(settings, cell)
-    image, facts = descend_cell(settings, cell, make(), start)
+    _, facts = descend_cell(settings, cell, make(), start)
+    image = load_image(picture_path(settings.out_dir, cell))
     content = load(settings, "content_image", cell["content"]).image
     painting = load(settings, "style_image", cell["style"]).image
     return {
         "style_error": measure_texture_error(image, painting),
         "style_error_of_photograph": measure_texture_error(content, painting),
+        "patch_distance": measure_patch_distance(image, painting),
         "content_ssim": compare_images(image, content)["ssim"],
         **facts,
         **identify_weights(settings, cell["weights"]),
@@ -128,7 +131,9 @@ def judge_styles(settings: StyleSettings, rows: list[Row], figure: str) -> list[
     untrained, _ = list_labels(settings)
     own = [row for row in rows if row["cell"]["weights"] == untrained]
     taken = [(row["style_error"], row["style_error_of_photograph"]) for row in own]
-    pairs = pair_rows(rows, "weights", (untrained, TRAINED), measure=lambda r: r["style_error"])
+    pairs = pair_rows(
+        rows, "weights", (untrained, TRAINED), measure=lambda row: row["patch_distance"]
+    )
     return [
         judge(
             "With the same constants for every painting, ranVGG brings the photograph nearer to the"
@@ -152,8 +157,8 @@ def judge_styles(settings: StyleSettings, rows: list[Row], figure: str) -> list[
             "The trained VGG does not come nearer to the paintings than ranVGG does.",
             log_ratio(pairs),
             figure=figure,
-            measure="log(error in another network of the first / of the second); not nearer: at"
-            " most 10 % less",
+            measure="log(distance of patches to the painting's of the first / of the second); not"
+            " nearer: at most 10 % less",
             groups=(untrained, TRAINED),
             below=float(np.log(1.1)),
         ),
