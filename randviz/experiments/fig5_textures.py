@@ -3,8 +3,8 @@
 Claim: each layer that is added gives more structure, conv4_1 only slightly more; a neatly arranged
 texture is the hardest, and only there is the trained VGG slightly better.
 Expect: a panel, a row for each set of layers and a column for each texture. How near a result comes
-is asked of another random network, and of small patches (held_out). At laptop scale about ten minutes on two
-cores.
+is asked of another random network, and of small patches (held_out). At laptop scale about ten
+minutes on two cores.
 
 Example:
   python -m randviz.experiments.fig5_textures --texture_image=gravel,brick --image_size=64
@@ -117,12 +117,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     for label, top in [(untrained, top) for top in tops] + [(TRAINED, tops[-1])]:
         found = [find_row(rows, texture=source, weights=label, top=top) for source in sources]
         pictures.append([row and load_result(folder, row["cell"]) for row in found])
-        captions.append(
-            [
-                row and f"error {row['error']:.3f}\npatches {row['patch_distance']:.2f}"
-                for row in found
-            ]
-        )
+        captions.append([row and _describe(row) for row in found])
         names.append(f"trained, to {top}" if label == TRAINED else f"{label}, to {top}")
     panel = draw_grid(
         pictures,
@@ -132,6 +127,10 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
+
+
+def _describe(row: Row) -> str:
+    return f"error {row['error']:.3f}\npatches {row['patch_distance']:.2f}"
 
 
 def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
