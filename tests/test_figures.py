@@ -136,6 +136,17 @@ def test_mistakes_get_a_sentence(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_claims_are_a_table_that_keeps_its_columns():
+    claim = {"figure": "figure 3", "statement": "|a| < |b|", "measure": "log", "n": 7}
+    claim |= {"effect": -0.12345, "interval": [-0.2, -0.1], "verdict": "supported"}
+    unknown = {**claim, "effect": None, "interval": None, "n": 0, "verdict": "not run"}
+    lines = every.format_claims([claim, unknown]).splitlines()
+    assert lines[2] == (
+        "| figure 3 | \\|a\\| < \\|b\\| | log | 7 | -0.123 [-0.2, -0.1] | **supported** |"
+    )
+    assert lines[3].endswith("| 0 |  | **not run** |")
+
+
 @pytest.mark.slow
 def test_everything_runs_at_smoke_scale(tmp_path):
     assert every.main(["--scale=smoke", f"--flags_dir={FLAGS}", f"--out_dir={tmp_path}"]) == 0

@@ -1,9 +1,9 @@
 """Runs every figure at one scale, and gathers pictures, tables and claims on one page.
 
 Claim: none of its own; claims.json has those of all figures with their verdicts.
-Expect: a folder for each figure, index.html, which opens from a file, and claims.json. Smoke takes
-minutes on two cores, laptop scale about an hour and a half, paper scale hours on a GPU. What is
-measured already is not measured again.
+Expect: a folder for each figure, index.html, which opens from a file, claims.json and claims.md,
+the same as a table. Smoke takes minutes on two cores, laptop scale about an hour, paper scale hours
+on a GPU. What is measured already is not measured again.
 
 Example:
   python -m randviz.experiments.all --scale=smoke --out_dir=out/smoke
@@ -15,8 +15,9 @@ import inspect
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from randviz.charts import format_markdown
 from randviz.experiments.claims import VERDICTS
@@ -92,12 +93,30 @@ def run(settings: Settings) -> None:
         {"experiment": section.name, **claim} for section in sections for claim in section.claims
     ]
     write_record(folder / "claims.json", {"scale": settings.scale, "claims": claims})
+    with replace_atomically(folder / "claims.md") as temporary:
+        temporary.write_text(format_claims(claims) + "\n", encoding="utf-8")
     with replace_atomically(folder / "index.html") as temporary:
         title = "What an untrained network knows"
         temporary.write_text(format_page(title, _LEAD, sections), encoding="utf-8")
     counts = [sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS]
     print(format_markdown(["verdict", "claims"], zip(VERDICTS, counts, strict=True)))
-    print(f"all: wrote {folder / 'index.html'} and {folder / 'claims.json'}")
+    print(f"all: wrote {folder / 'index.html'}, claims.json and claims.md")
+
+
+def format_claims(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The claims as a table in Markdown, a line each."""
+    lines = []
+    for claim in claims:
+        effect = "" if claim["effect"] is None else f"{claim['effect']:.3g}"
+        if claim["interval"]:
+            effect += " [{:.3g}, {:.3g}]".format(*claim["interval"])
+        measure = claim["measure"].replace("|", "\\|")
+        statement = claim["statement"].replace("|", "\\|")
+        lines.append(
+            [claim["figure"], statement, measure, claim["n"], effect, f"**{claim['verdict']}**"]
+        )
+    header = ["figure", "claim", "measure", "n", "effect, 95 % interval", "verdict"]
+    return format_markdown(header, lines)
 
 
 def _flag_file(settings: Settings, name: str) -> pathlib.Path:
