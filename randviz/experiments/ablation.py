@@ -5,7 +5,7 @@ the layers' natural weights μ lie many orders of magnitude apart; the automatic
 it, and for σ itself. The input's offset decides inversion from deep layers, and how "absolute mean"
 is read matters on centred input only.
 Expect: panel.jpg, textures with automatic μ and with μ = 1; spans.png, ω and μ over layers; and
-table.md. At laptop scale about seven minutes on two cores.
+table.md. At laptop scale about four minutes on two cores.
 
 Example:
   python -m randviz.experiments.ablation --image_size=48 --num_steps=60

@@ -3,7 +3,7 @@
 Claim: the descent converges much sooner on ranVGG and ends nearer; on the trained VGG nothing
 changes any more when the number of iterations is doubled.
 Expect: curves.png, distance along the steps for each picture, the trained network's twice as long,
-and a panel of pictures on the way. At laptop scale about ten minutes on two cores.
+and a panel of pictures on the way. At laptop scale about five minutes on two cores.
 
 Example:
   python -m randviz.experiments.fig4_convergence --image=chelsea --image_size=64 --num_steps=200
