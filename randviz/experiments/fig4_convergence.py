@@ -126,7 +126,8 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
             words = [row and f"distance {row['curve'][str(step)]:.1f}" for step in steps]
             twice = row if label == TRAINED else None
             line.append(twice and load_result(folder, twice["cell"]))
-            words.append(twice and f"distance {twice['distance']:.1f}")
+            # Nothing was meant to run there for the untrained network.
+            words.append(f"distance {twice['distance']:.1f}" if twice else " ")
             pictures.append(line)
             captions.append([word or "" for word in words] if row else [None] * len(line))
     panel = draw_grid(
