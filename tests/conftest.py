@@ -28,6 +28,18 @@ TINY = networks.Network(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Lets go of a file's compiled programs at its end.
+
+    Each holds pages of memory mapped for its code. A single process that compiled everything these
+    tests do came to the system's limit of mappings and died in the compiler. What the next file
+    needs again comes from the compilation cache on disk.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny():
     return TINY
