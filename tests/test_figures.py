@@ -147,6 +147,12 @@ def test_claims_are_a_table_that_keeps_its_columns():
     assert lines[3].endswith("| 0 |  | **not run** |")
 
 
+def test_figure_1_is_foreseen_by_its_deepest_vgg_layer_even_beside_alexnet():
+    settings = settings_of("fig1_inversion", "smoke", alexnet_weights="alexnet.npz")
+    make, _, num_steps = module_of("fig1_inversion").largest(settings)
+    assert make.keywords["layer"] == "conv2_2" and num_steps == 5 * settings.num_steps
+
+
 @pytest.mark.slow
 def test_everything_runs_at_smoke_scale(tmp_path):
     assert every.main(["--scale=smoke", f"--flags_dir={FLAGS}", f"--out_dir={tmp_path}"]) == 0

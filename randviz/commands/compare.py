@@ -212,11 +212,14 @@ def draw_panel(
         lines.append(
             [beside[0]] + [row and load_image(folder / file_name(row["cell"])) for row in found]
         )
-        captions.append([beside[1]] + [row and _describe(row) for row in found])
+        captions.append([beside[1]] + [row and describe(row) for row in found])
     return draw_grid(lines, row_labels=labels, column_labels=["", *layers], captions=captions)
 
 
-def _describe(row: Row) -> str:
+def describe(row: Row | None) -> str:
+    """Distance, PSNR and SSIM of a reconstruction, as a caption."""
+    if row is None:
+        return "not run"
     distance, psnr, ssim = (_write(row, measure) for measure in MEASURES)
     return f"distance {distance}\n{psnr} dB, SSIM {ssim}"
 

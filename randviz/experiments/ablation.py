@@ -34,6 +34,7 @@ from randviz.experiments.figure import (
     FigureSettings,
     choose_networks,
     descend_cell,
+    draw_start,
     find_row,
     load,
     load_result,
@@ -43,7 +44,6 @@ from randviz.experiments.figure import (
 )
 from randviz.experiments.held_out import measure_texture_error
 from randviz.gauge import normalize_gauge
-from randviz.gaussian import draw_noise_image
 from randviz.grids import draw_grid
 from randviz.images import replace_atomically, save_image
 from randviz.inversion import NOISE_STD, Inversion
@@ -138,7 +138,7 @@ def _measure_texture(settings: Settings, cell: Row) -> Row:
     objective = Texture.of(network, params, source)
     if cell["mu"] == "one":
         objective = weigh_equally(objective, network, params)
-    start = draw_noise_image(make_keys(settings.seed)[1], source.shape[:2], std=texture.NOISE_STD)
+    start = draw_start(settings, source, texture.NOISE_STD)
     image, facts = descend_cell(settings, cell, objective, start)
     return {"error": measure_texture_error(image, source), **facts}
 
@@ -148,7 +148,7 @@ def _make_inversion(settings: Settings, cell: Row):
     scale = cell.get("scale", settings.scale)
     params = _draw(settings, 0, scale, settings.layer)
     network = _network(settings, cell.get("offset", "0"))
-    start = draw_noise_image(make_keys(settings.seed)[1], picture.shape[:2], std=NOISE_STD)
+    start = draw_start(settings, picture, NOISE_STD)
     make = functools.partial(Inversion.of, network, params, picture, layer=settings.layer)
     return make, start
 

@@ -17,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from randviz.commands.inputs import make_keys
+from randviz.commands.compare import describe
 from randviz.commands.network_choice import choose_trained
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent, run_module
@@ -26,7 +26,7 @@ from randviz.experiments.figure import (
     FigureSettings,
     choose_networks,
     descend_cell,
-    describe_inversion,
+    draw_start,
     find_row,
     largest_inversion,
     list_labels,
@@ -36,7 +36,6 @@ from randviz.experiments.figure import (
     measure_inversion,
     measure_picture,
 )
-from randviz.gaussian import draw_noise_image
 from randviz.grids import draw_grid
 from randviz.images import save_image
 from randviz.inversion import NOISE_STD, Inversion
@@ -90,7 +89,7 @@ def measure(settings: Settings, cell: Row) -> Row:
     objective = Inversion.of(
         choice.network, choice.draw(cell["layer"]), picture, layer=cell["layer"], **_ALEXNET_OPTIONS
     )
-    start = draw_noise_image(make_keys(settings.seed)[1], picture.shape[:2], std=NOISE_STD)
+    start = draw_start(settings, picture, NOISE_STD)
     image, facts = descend_cell(settings, cell, objective, start)
     file = {"alexnet_sha256": choice.facts["sha256"]}
     return {**measure_picture(settings, cell, image), **facts, **file}
@@ -104,9 +103,10 @@ def _choose_alexnet(settings: Settings):
 
 
 def largest(settings: Settings) -> Descent:
-    """The deepest inversion."""
+    """The deepest inversion through VGG-19."""
     todo = cells(settings)
-    return largest_inversion(settings, settings.image, todo[-1]["layer"], len(todo))
+    deepest = [cell["layer"] for cell in todo if cell["weights"] != ALEXNET][-1]
+    return largest_inversion(settings, settings.image, deepest, len(todo))
 
 
 def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
@@ -128,7 +128,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         pictures.append([row and load_result(folder, row["cell"]) for row in found])
         captions.append(
             [
-                (f"{layer}\n" if label == ALEXNET else "") + describe_inversion(row)
+                (f"{layer}\n" if label == ALEXNET else "") + describe(row)
                 for layer, row in zip(columns, found, strict=True)
             ]
         )

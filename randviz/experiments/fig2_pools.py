@@ -16,13 +16,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from randviz.commands.compare import describe
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
     TRAINED,
     FigureSettings,
     choose_networks,
-    describe_inversion,
     find_row,
     largest_inversion,
     list_labels,
@@ -95,7 +95,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
             ],
             row_labels=[labels[0], "trained VGG-19"],
             column_labels=["the picture", *layers],
-            captions=[[""] + [describe_inversion(row) for row in line] for line in found],
+            captions=[[""] + [describe(row) for row in line] for line in found],
             cell=max(128, settings.image_size),
         )
         save_image(folder / f"{name_of(source)}_panel.jpg", panel)

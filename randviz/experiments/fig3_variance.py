@@ -4,7 +4,7 @@ Claim: ranVGG, whose layers are selected, varies less and comes nearer than a pu
 both vary less and come nearer than the trained VGG.
 Expect: box.png, a box for each kind and layer, and the claims with their intervals. Sample n is
 network n with starting noise n; trained weights are always the same, so only the noise varies. At
-laptop scale about twenty minutes on two cores, most of it the selection of the ranVGGs.
+laptop scale about half an hour on two cores, a third of it the selection of the ranVGGs.
 
 Example:
   python -m randviz.experiments.fig3_variance --num_samples=8 --image_size=32 --num_steps=50

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from randviz import texture
-from randviz.commands.inputs import make_keys
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
@@ -29,6 +28,7 @@ from randviz.experiments.figure import (
     choose_networks,
     descend_cell,
     draw_params,
+    draw_start,
     find_row,
     identify_weights,
     list_labels,
@@ -39,7 +39,6 @@ from randviz.experiments.figure import (
     picture_path,
 )
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
-from randviz.gaussian import draw_noise_image
 from randviz.grids import draw_grid
 from randviz.images import load_image, save_image
 from randviz.rows import Row
@@ -80,7 +79,7 @@ def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Texture], 
     layers = network.canonical_names(settings.layers)
     chosen = layers[: layers.index(cell["top"]) + 1]
     params = draw_params(settings, cell["weights"])
-    noise = draw_noise_image(make_keys(settings.seed)[1], source.shape[:2], std=texture.NOISE_STD)
+    noise = draw_start(settings, source, texture.NOISE_STD)
     return functools.partial(Texture.of, network, params, source, layers=chosen), noise
 
 

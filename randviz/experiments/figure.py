@@ -129,6 +129,11 @@ def descend_cell(
     }
 
 
+def draw_start(settings: FigureSettings, image: Image, std: float) -> Image:
+    """The noise that all descents of a figure on an image of this size start from."""
+    return draw_noise_image(make_keys(settings.seed)[1], image.shape[:2], std=std)
+
+
 def make_inversion(
     settings: FigureSettings, source: str, label: str, layer: str
 ) -> tuple[Callable[[], Inversion], Image]:
@@ -137,7 +142,7 @@ def make_inversion(
     network = choose_networks(settings)[label].network.with_offset(INPUT_OFFSET)
     check_picture(picture, network, layer)
     params = draw_params(settings, label)
-    noise = draw_noise_image(make_keys(settings.seed)[1], picture.image.shape[:2], std=NOISE_STD)
+    noise = draw_start(settings, picture.image, NOISE_STD)
     make = functools.partial(Inversion.of, network, params, picture.image, layer=layer)
     return make, noise
 
@@ -172,14 +177,6 @@ def identify_weights(settings: FigureSettings, label: str) -> Row:
     if label != TRAINED:
         return {}
     return {"weights_sha256": choose_networks(settings)[label].facts["sha256"]}
-
-
-def describe_inversion(row: Row | None) -> str:
-    """Distance and PSNR, as a caption."""
-    if row is None:
-        return "not run"
-    psnr = "∞" if row["psnr"] is None else f"{row['psnr']:.1f}"
-    return f"distance {row['distance']:.1f}\n{psnr} dB, SSIM {row['ssim']:.2f}"
 
 
 def find_row(rows: Sequence[Row], **cell: object) -> Row | None:
