@@ -10,6 +10,7 @@ method. A descent, whose kernels are fixed, flips and transforms them once and p
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,12 +80,15 @@ def choose_method(
     return "winograd" if worthwhile else "direct"
 
 
-def prepare_kernel(kernel: Array, *, method: str, groups: int = 1) -> dict[str, Array]:
+def prepare_kernel(
+    kernel: Array, *, method: str, shape: tuple[int, int], groups: int = 1
+) -> dict[str, Any]:
     """Computes what a convolution and its input gradient need of a kernel, once for many.
 
     Args:
       kernel: [s, s, C_in / groups, C_out].
       method: from `choose_method`.
+      shape: (h, w) of the feature map; one of another size is convolved too, if more slowly.
       groups: as in `convolve`.
 
     Returns:
@@ -95,8 +99,8 @@ def prepare_kernel(kernel: Array, *, method: str, groups: int = 1) -> dict[str, 
     if method != "winograd":
         return {"adjoint": adjoint}
     return {
-        "winograd": winograd.transform_kernel(kernel),
-        "winograd_adjoint": winograd.transform_kernel(adjoint),
+        name: winograd.transform_kernel(each, winograd.count_parts(shape, each.shape[3]))
+        for name, each in (("winograd", kernel), ("winograd_adjoint", adjoint))
     }
 
 
@@ -109,7 +113,7 @@ def convolve(
     groups: int = 1,
     padding: str = "zero",
     convolution: str = "auto",
-    prepared: Mapping[str, Array] | None = None,
+    prepared: Mapping[str, Any] | None = None,
 ) -> Array:
     """Convolves a feature map with square kernels.
 
@@ -137,7 +141,7 @@ def convolve(
         x.shape, kernel.shape, stride=stride, groups=groups, convolution=convolution
     )
     if prepared is None or ("winograd" in prepared) != (method == "winograd"):
-        prepared = prepare_kernel(kernel, method=method, groups=groups)
+        prepared = prepare_kernel(kernel, method=method, shape=x.shape[:2], groups=groups)
     if padding != "zero" and border:
         # Differs from the paper: it has zeros only.
         x = jnp.pad(x, ((border, border), (border, border), (0, 0)), mode=PADDINGS[padding])

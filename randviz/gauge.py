@@ -118,7 +118,9 @@ def prepare_descent(
                 convolution=network.convolution,
                 **options,
             )
-            weights["prepared"] = prepare_kernel(kernel, method=method, groups=layer.groups)
+            weights["prepared"] = prepare_kernel(
+                kernel, method=method, shape=tuple(sides), groups=layer.groups
+            )
         if isinstance(layer, Conv | Pool):
             sides = [(side + 2 * layer.border - layer.size) // layer.stride + 1 for side in sides]
     return params

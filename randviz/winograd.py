@@ -13,6 +13,8 @@ References:
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,8 @@ _OUTPUTS, _TILE = 4, 6
 # Tiles times channels that are worked on at once, so that what is between two steps stays in the
 # cache. Wider maps want large matrix products more than they want the cache.
 _STRIP, _NARROW = 2**15, 128
+# Between so many tiles, the products of wide kernels are sooner done so many channels at a time.
+_FEW_TILES, _PART = (33, 150), 128
 
 
 def _evaluate(count: int) -> np.ndarray:
@@ -47,28 +51,48 @@ _OF_INPUT = _interpolate()
 _OF_OUTPUT = _evaluate(_OUTPUTS).T
 
 
-def transform_kernel(kernel: Array) -> Array:
+def count_parts(shape: tuple[int, int], outputs: int) -> int:
+    """Says into how many parts of equal size a kernel is best divided by its outputs.
+
+    Args:
+      shape: (h, w) of the feature map.
+      outputs: C_out.
+
+    Returns:
+      1 for most; it is a matter of speed only.
+    """
+    tiles = math.prod(-(-side // _OUTPUTS) for side in shape)
+    # Measured (BUILD_NOTES.md): how well Eigen divides such products between threads.
+    divided = _FEW_TILES[0] <= tiles <= _FEW_TILES[1] and outputs % _PART == 0
+    return outputs // _PART if divided else 1
+
+
+def transform_kernel(kernel: Array, parts: int = 1) -> tuple[Array, ...]:
     """Makes a kernel ready for `correlate`: four times its size.
 
     Args:
       kernel: [3, 3, C_in, C_out].
+      parts: into how many it is divided, a divisor of C_out; from `count_parts`.
 
     Returns:
-      [36, C_in, C_out].
+      Its parts, [36, C_in, C_out / parts] each.
     """
     matrix = jnp.asarray(_OF_KERNEL, kernel.dtype)
-    transformed = jnp.einsum("ia,jb,abco->ijco", matrix, matrix, kernel, precision="highest")
-    return transformed.reshape(_TILE**2, *kernel.shape[2:])
+    transformed = []
+    for part in jnp.split(kernel, parts, axis=3):
+        places = jnp.einsum("ia,jb,abco->ijco", matrix, matrix, part, precision="highest")
+        transformed.append(places.reshape(_TILE**2, *part.shape[2:]))
+    return tuple(transformed)
 
 
 # Under jit so that layers of one shape are traced once, not each in each program.
 @functools.partial(jax.jit, static_argnums=(2,))
-def correlate(x: Array, transformed: Array, border: int) -> Array:
+def correlate(x: Array, transformed: Sequence[Array], border: int) -> Array:
     """Correlates a feature map, padded with zeros, with a 3×3 kernel.
 
     Args:
       x: [h, w, C_in].
-      transformed: [36, C_in, C_out], from `transform_kernel`.
+      transformed: from `transform_kernel`.
       border: how many zeros are put beyond each edge.
 
     Returns:
@@ -76,7 +100,7 @@ def correlate(x: Array, transformed: Array, border: int) -> Array:
     """
     height, width = (side + 2 * border - 2 for side in x.shape[:2])
     rows, columns = -(-height // _OUTPUTS), -(-width // _OUTPUTS)
-    widest = max(transformed.shape[1:])
+    widest = max(x.shape[2], sum(part.shape[2] for part in transformed))
     strip = max(_STRIP // widest // columns, 1) if widest <= _NARROW else rows
     count = -(-rows // strip)
     strip = -(-rows // count)
@@ -85,38 +109,42 @@ def correlate(x: Array, transformed: Array, border: int) -> Array:
         for side, tiles in zip(x.shape[:2], (count * strip, columns), strict=True)
     ]
     x = jnp.pad(x, (*pads, (0, 0)))
-    if count == 1:
-        found = _correlate_tiles(x, transformed, rows, columns)
+
+    # One strip after the other: side by side they would push each other from the cache. More than
+    # two are a loop: written out, a large picture has hundreds, which take minutes to compile.
+    def correlate_strip(index: int | Array) -> Array:
+        part = lax.dynamic_slice_in_dim(x, _OUTPUTS * strip * index, _OUTPUTS * strip + 2)
+        return _correlate_tiles(part, transformed, strip, columns)
+
+    if count <= 2:
+        found = jnp.concatenate([correlate_strip(index) for index in range(count)])
     else:
-
-        def correlate_strip(index: Array) -> Array:
-            part = lax.dynamic_slice_in_dim(x, _OUTPUTS * strip * index, _OUTPUTS * strip + 2)
-            return _correlate_tiles(part, transformed, strip, columns)
-
-        # One strip after the other: side by side they would push each other from the cache. And a
-        # loop: written out, a large picture has hundreds, which take minutes to compile.
         found = lax.map(correlate_strip, jnp.arange(count))
         found = found.reshape(-1, *found.shape[2:])
     return found[:height, :width]
 
 
-def _correlate_tiles(x: Array, transformed: Array, rows: int, columns: int) -> Array:
+def _correlate_tiles(x: Array, transformed: Sequence[Array], rows: int, columns: int) -> Array:
     """Correlates a map that is cut into tiles without a rest."""
-    _, inputs, outputs = transformed.shape
     # Without the barriers XLA fuses two steps into one, and computes the first again for each
     # element of the second that asks for it.
     steps = [x[i : i + _OUTPUTS * (rows - 1) + 1 : _OUTPUTS] for i in range(_TILE)]
     x = lax.optimization_barrier(jnp.stack(_combine(_OF_INPUT, steps)))
     steps = [x[:, :, j : j + _OUTPUTS * (columns - 1) + 1 : _OUTPUTS] for j in range(_TILE)]
-    x = jnp.stack(_combine(_OF_INPUT, steps), axis=1).reshape(_TILE**2, rows * columns, inputs)
-    products = jnp.einsum("kti,kio->kto", lax.optimization_barrier(x), transformed)
-    products = lax.optimization_barrier(products)
-    products = products.reshape(_TILE, _TILE, rows, columns, outputs)
-    x = jnp.stack(_combine(_OF_OUTPUT, [products[:, j] for j in range(_TILE)]), axis=3)
-    # The shape that is read next must be the one behind the barrier, or XLA computes both.
-    x = lax.optimization_barrier(x.reshape(_TILE, rows, _OUTPUTS * columns, outputs))
-    x = jnp.stack(_combine(_OF_OUTPUT, [x[i] for i in range(_TILE)]), axis=1)
-    return x.reshape(_OUTPUTS * rows, _OUTPUTS * columns, outputs)
+    x = jnp.stack(_combine(_OF_INPUT, steps), axis=1).reshape(_TILE**2, rows * columns, -1)
+    x = lax.optimization_barrier(x)
+    found = []
+    for part in transformed:
+        products = lax.optimization_barrier(jnp.einsum("kti,kio->kto", x, part))
+        products = products.reshape(_TILE, _TILE, rows, columns, -1)
+        y = jnp.stack(_combine(_OF_OUTPUT, [products[:, j] for j in range(_TILE)]), axis=3)
+        # The shape that is read next must be the one behind the barrier, or XLA computes both.
+        y = lax.optimization_barrier(y.reshape(_TILE, rows, _OUTPUTS * columns, -1))
+        y = jnp.stack(_combine(_OF_OUTPUT, [y[i] for i in range(_TILE)]), axis=1)
+        found.append(y.reshape(_OUTPUTS * rows, _OUTPUTS * columns, -1))
+    if len(found) == 1:
+        return found[0]
+    return jnp.concatenate(lax.optimization_barrier(found), axis=2)
 
 
 def _combine(matrix: np.ndarray, arrays: list[Array]) -> list[Array]:

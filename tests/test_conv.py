@@ -98,12 +98,13 @@ def test_a_gradient_of_a_gradient_reaches_the_kernel():
 @pytest.mark.parametrize("method", ["direct", "winograd"])
 def test_a_prepared_kernel_changes_nothing(method):
     x, kernel = draw(6, 5, 2), draw(3, 3, 2, 4)
-    prepared = prepare_kernel(kernel, method=method)
+    prepared = prepare_kernel(kernel, method=method, shape=(6, 5))
     known = lambda x: jnp.sum(convolve(x, kernel, prepared=prepared, convolution=method) ** 2)
     plain = lambda x: jnp.sum(convolve(x, kernel, convolution=method) ** 2)
     np.testing.assert_array_equal(jax.grad(known)(x), jax.grad(plain)(x))
     # One that was prepared for the other method is not used for this one.
-    other = prepare_kernel(kernel, method="direct" if method == "winograd" else "winograd")
+    unlike = "direct" if method == "winograd" else "winograd"
+    other = prepare_kernel(kernel, method=unlike, shape=(6, 5))
     wrong = lambda x: jnp.sum(convolve(x, kernel, prepared=other, convolution=method) ** 2)
     np.testing.assert_array_equal(jax.grad(wrong)(x), jax.grad(plain)(x))
 

@@ -47,12 +47,32 @@ def test_error_is_below_1e_5(height, width, inputs, outputs, border):
     assert relative_error(found, exact) < 1e-5
 
 
-def test_strips_change_nothing(monkeypatch):
+# Two strips are written out, more are a loop.
+@pytest.mark.parametrize("count", [2, 4])
+def test_strips_change_nothing(monkeypatch, count):
     x, kernel = draw(45, 37, 8), draw(3, 3, 8, 8)
     transformed = winograd.transform_kernel(kernel)
-    whole = winograd.correlate(x, transformed, 1)
-    monkeypatch.setattr(winograd, "_STRIP", 8 * 30)
-    np.testing.assert_allclose(winograd.correlate(x, transformed, 1), whole, rtol=1e-5, atol=1e-5)
+    whole = winograd.correlate.__wrapped__(x, transformed, 1)
+    monkeypatch.setattr(winograd, "_STRIP", 8 * 10 * (12 // count))  # 12 × 10 tiles
+    in_strips = winograd.correlate.__wrapped__(x, transformed, 1)
+    assert relative_error(in_strips, whole) < 1e-6
+
+
+def test_parts_of_a_kernel_change_nothing():
+    x, kernel = draw(10, 9, 8), draw(3, 3, 8, 12)
+    whole = winograd.correlate(x, winograd.transform_kernel(kernel), 1)
+    parts = winograd.transform_kernel(kernel, 3)
+    assert [part.shape for part in parts] == [(36, 8, 4)] * 3
+    assert relative_error(winograd.correlate(x, parts, 1), whole) < 1e-6
+
+
+def test_wide_kernels_are_divided_where_tiles_are_few():
+    assert winograd.count_parts((32, 32), 512) == 4
+    assert winograd.count_parts((16, 16), 512) == winograd.count_parts((64, 64), 512) == 1
+    assert winograd.count_parts((32, 32), 64) == 1
+    x, kernel = draw(24, 24, 4), draw(3, 3, 4, 256)
+    found = convolve(x, kernel, convolution="winograd")
+    assert relative_error(found, convolve(x, kernel, convolution="direct")) < 1e-5
 
 
 def test_inside_jit_loops_and_vmap():
