@@ -31,7 +31,7 @@ def foresee(
     num_steps: int,
     dry_run: bool,
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
     num_together: int = 1,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only tells.
@@ -87,7 +87,7 @@ def forecast_descent(
     start: Image | jax.ShapeDtypeStruct,
     *,
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
     num_together: int = 1,
 ) -> Forecast:
     """Compiles a descent's step and reads from it what the descent will take.
@@ -159,7 +159,7 @@ def check_memory(forecast: Forecast, start: Image | jax.ShapeDtypeStruct) -> Non
 
 
 def measure_pace(
-    objective: lbfgs.Objective, start: Image, *, solver: str = "jaxopt", memory: int = 20
+    objective: lbfgs.Objective, start: Image, *, solver: str = "jaxopt", memory: int = lbfgs.MEMORY
 ) -> float:
     """Takes a few steps and returns the seconds of one evaluation, compilation not counted.
 

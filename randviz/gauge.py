@@ -55,10 +55,12 @@ def normalize_gauge(
 
     # All layers' numbers are one vector: apart, each would be compiled on its own.
     kernels = [params[name]["kernel"] for name in names]
-    wanted = np.array([(2 * kernel.shape[-1] / kernel.size) ** 0.5 for kernel in kernels])
+    # He's scale, as the mean size of normal numbers: unlike the root of their mean square, it is a
+    # single sum, soonest compiled, and bears very small weights.
+    wanted = np.array([(4 / np.pi * kernel.shape[-1] / kernel.size) ** 0.5 for kernel in kernels])
     if not fixed:
         wanted[0] /= 255 * np.mean(network.input_scale)  # pixels reach 255
-    sizes = jnp.stack([_root_mean_square(kernel) for kernel in kernels])
+    sizes = jnp.stack([jnp.mean(jnp.abs(kernel)) for kernel in kernels])
     ideal = jnp.where(sizes > 0, jnp.log2(wanted.astype(np.float32) / sizes), 0.0)
     # The sum is rounded, not each factor, so that errors do not add up with depth.
     sums = jnp.round(jnp.cumsum(ideal)).astype(jnp.int32)
@@ -76,13 +78,6 @@ def normalize_gauge(
             exponent = sums[names.index(layer.name)]
         exponents[layer.name] = exponent
     return normalized, exponents
-
-
-def _root_mean_square(kernel: Array) -> Array:
-    # Relative to the largest, or the squares of very small weights would vanish.
-    largest = jnp.max(jnp.abs(kernel))
-    relative = jnp.sqrt(jnp.mean(jnp.square(kernel / jnp.where(largest > 0, largest, 1))))
-    return largest * relative
 
 
 def prepare_descent(

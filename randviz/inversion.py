@@ -97,9 +97,10 @@ class Inversion:
         network = network.with_offset(INPUT_OFFSET)
         layer = network.canonical_name(layer)
         params = prepare_descent(network, params, layer, shape=image.shape[:2])
-        target = features(network, params, image, layer)[layer]
+        once = network.for_one_evaluation()
+        target = features(once, params, image, layer)[layer]
         if weighting == "omega":
-            weight = content_layer_weights(network, params, image, (layer,), reading=reading)[layer]
+            weight = content_layer_weights(once, params, image, (layer,), reading=reading)[layer]
         else:
             weight = 1 / content_loss(target, jnp.zeros_like(target))
         return cls(
@@ -137,7 +138,7 @@ def invert(
     weighting: str = "omega",
     reading: str = "mean_abs",
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
 ) -> lbfgs.Result:
     """Rebuilds an image from its features in one layer, starting from white noise.
 

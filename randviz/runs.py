@@ -126,7 +126,7 @@ def descend(
     folder: pathlib.Path,
     facts: Any,
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
     print_every: int = 0,
     save_every: int = 0,
     show: Callable[[int, Image], None] | None = None,

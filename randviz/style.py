@@ -117,18 +117,19 @@ class Style:
         shares = jnp.asarray(shares, jnp.float32)
         shares = shares / jnp.sum(shares)
 
-        content_maps = features(network, params, content_image, content_layers)
+        once = network.for_one_evaluation()
+        content_maps = features(once, params, content_image, content_layers)
         grams, mus = [], []
         for image in style_images:
-            maps = features(network, params, image, style_layers)
+            maps = features(once, params, image, style_layers)
             grams.append({layer: mean_gram(maps[layer]) for layer in style_layers})
-            mus.append(texture_layer_weights(network, params, image, style_layers, reading=reading))
+            mus.append(texture_layer_weights(once, params, image, style_layers, reading=reading))
         blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)
         return cls(
             params=params,
             content_targets=content_maps,
             content_layer_weights=content_layer_weights(
-                network, params, content_image, content_layers, reading=reading
+                once, params, content_image, content_layers, reading=reading
             ),
             style_targets=jax.tree.map(blend, *grams),
             style_layer_weights=jax.tree.map(blend, *mus),
@@ -183,7 +184,7 @@ def transfer(
     num_steps: int = 2000,
     reading: str = "mean_abs",
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
 ) -> lbfgs.Result:
     """Paints the content of one image in the style of another.
 

@@ -75,8 +75,9 @@ class Texture:
         network = network.with_offset(INPUT_OFFSET)
         layers = network.canonical_names(layers)
         params = prepare_descent(network, params, layers[-1], shape=shape or image.shape[:2])
-        maps = features(network, params, image, layers)
-        mu = texture_layer_weights(network, params, image, layers, reading=reading)
+        once = network.for_one_evaluation()
+        maps = features(once, params, image, layers)
+        mu = texture_layer_weights(once, params, image, layers, reading=reading)
         return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)
 
     def __call__(self, image: Image) -> Array:
@@ -102,7 +103,7 @@ def synthesize(
     num_steps: int = 2000,
     reading: str = "mean_abs",
     solver: str = "jaxopt",
-    memory: int = 20,
+    memory: int = lbfgs.MEMORY,
 ) -> lbfgs.Result:
     """Makes an image with a texture's correlations, starting from white noise.
 

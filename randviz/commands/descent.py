@@ -1,7 +1,6 @@
 """What the three task commands share: their settings, their start, and the run itself."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 import time
@@ -10,12 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from randviz import lbfgs, losses, networks, runs
 from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.forecast import foresee
-from randviz.gauge import normalize_gauge
 from randviz.gaussian import draw_noise_image
 from randviz.images import check_suffix, save_image
 from randviz.settings import list_values, setting
@@ -47,7 +46,9 @@ class DescentSettings(NetworkSettings):
         choices=losses.READINGS,
     )
     solver: str = setting("jaxopt", "Who descends: L-BFGS twice, or Adam.", choices=lbfgs.SOLVERS)
-    memory: int = setting(20, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000)
+    memory: int = setting(
+        lbfgs.MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000
+    )
     init: str = setting(
         "noise", "Where the descent starts: noise, or --init_image.", choices=("noise", "image")
     )
@@ -117,14 +118,19 @@ def make_start(
 
 
 def paper_layer_weights(
-    network: networks.Network, params: Params, layer_weights: Mapping[str, Any], degree: int
+    network: networks.Network,
+    params: Params,
+    normalized: Params,
+    layer_weights: Mapping[str, Any],
+    degree: int,
 ) -> dict[str, float]:
     """ω or μ as the paper states them, at the scale of the weights as drawn.
 
     Args:
       network: the architecture.
-      params: the weights as drawn, before the change of gauge.
-      layer_weights: {layer: value}, in the gauge of the objective.
+      params: the weights as drawn.
+      normalized: the same in the gauge of the objective, down to the deepest layer.
+      layer_weights: {layer: value}, in that gauge.
       degree: of the loss in the features: 2 for ω, 4 for μ.
 
     Returns:
@@ -133,25 +139,31 @@ def paper_layer_weights(
     Raises:
       UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
-    deepest = network.canonical_names(tuple(layer_weights))[-1]
-    exponents = _find_exponents(network, params, deepest)
-    for layer, value in layer_weights.items():
+    found, exponent = {}, 0
+    for layer in network.layers:
+        if layer.name in normalized:
+            exponent += _find_exponent(params[layer.name], normalized[layer.name])
+        if layer.name not in layer_weights:
+            continue
+        value = float(layer_weights[layer.name])
         if not math.isfinite(value):
             raise UserError(
-                f"layer {layer!r} does not answer to the picture at all (is it black?); take"
+                f"layer {layer.name!r} does not answer to the picture at all (is it black?); take"
                 " another picture, layer or --input_offset."
             )
-    return {
-        layer: math.ldexp(float(value), degree * int(exponents[layer]))
-        for layer, value in layer_weights.items()
-    }
+        found[layer.name] = math.ldexp(value, degree * exponent)
+    return found
 
 
-# Under jit: one by one, its hundred small operations take seconds to compile; and the rescaled
-# weights, which nobody asks for here, are not made.
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _find_exponents(network, params, last_layer):
-    return normalize_gauge(network, params, last_layer)[1]
+def _find_exponent(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    """k of the 2^k that one layer's kernel was multiplied by.
+
+    Read from the kernels by NumPy: as part of `normalize_gauge` it would be compiled again, which
+    takes longer than the first steps of a descent.
+    """
+    kernels = (np.asarray(weights["kernel"]) for weights in (before, after))
+    sizes = [max(float(kernel.max()), -float(kernel.min())) for kernel in kernels]
+    return round(math.log2(sizes[1] / sizes[0])) if all(sizes) else 0
 
 
 def run_task(task: Task) -> None:

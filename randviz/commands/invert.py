@@ -79,7 +79,7 @@ def run(settings: Settings) -> None:
 
     def layer_weights(objective: Inversion) -> dict[str, dict[str, float]]:
         omega = {objective.layer: objective.layer_weight}
-        return {"content": paper_layer_weights(network, params, omega, degree=2)}
+        return {"content": paper_layer_weights(network, params, objective.params, omega, degree=2)}
 
     run_task(
         Task(

@@ -98,10 +98,10 @@ def run(settings: Settings) -> None:
     )
 
     def layer_weights(objective: Style) -> dict[str, dict[str, float]]:
-        omega, mu = objective.content_layer_weights, objective.style_layer_weights
+        state = functools.partial(paper_layer_weights, network, params, objective.params)
         return {
-            "content": paper_layer_weights(network, params, omega, degree=2),
-            "style": paper_layer_weights(network, params, mu, degree=4),
+            "content": state(objective.content_layer_weights, degree=2),
+            "style": state(objective.style_layer_weights, degree=4),
         }
 
     start, extra = make_start(settings, noise_key, content.image, style.NOISE_STD)

@@ -66,7 +66,7 @@ def run(settings: Settings) -> None:
 
     def layer_weights(objective: Texture) -> dict[str, dict[str, float]]:
         mu = objective.layer_weights
-        return {"style": paper_layer_weights(network, params, mu, degree=4)}
+        return {"style": paper_layer_weights(network, params, objective.params, mu, degree=4)}
 
     canvas = jnp.zeros((height, width, 3))
     start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)

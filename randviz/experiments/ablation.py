@@ -168,11 +168,12 @@ def _measure_spans(settings: Settings, cell: Row) -> Row:
     for offset in OFFSETS:
         network = _network(settings, offset)
         normalized, _ = normalize_gauge(network, params, layers[-1])
+        state = functools.partial(paper_layer_weights, network, params, normalized)
         for reading in READINGS:
             omega = content_layer_weights(network, normalized, image, layers, reading=reading)
             mu = texture_layer_weights(network, normalized, image, layers, reading=reading)
-            found[f"omega, {offset}, {reading}"] = paper_layer_weights(network, params, omega, 2)
-            found[f"mu, {offset}, {reading}"] = paper_layer_weights(network, params, mu, 4)
+            found[f"omega, {offset}, {reading}"] = state(omega, degree=2)
+            found[f"mu, {offset}, {reading}"] = state(mu, degree=4)
     return found
 
 

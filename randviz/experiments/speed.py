@@ -51,9 +51,9 @@ _EVALUATED_LAYER, _INVERTED_LAYER = "conv5_1", "conv3_1"
 _PAUSE = 0.3
 # Evaluations in one timing: so many that they have about as many pixels at every size, but enough
 # for their common allocation not to count and few enough for small sizes to end.
-_PIXELS, _FEWEST, _MOST = 2**18, 2, 20
+_PIXELS, _FEWEST, _MOST = 2**19, 4, 20
 _SHADES = (1.0, 0.99, 0.98)  # of the start, in which the two sides' gradients are compared
-_CHUNK = 5  # steps between two looks at the clock
+_CHUNK = 20  # steps between two looks at the clock, as in a command about a second
 _PATIENCE = 1.5  # how many evaluations a descent may take, as a multiple of the number of steps
 
 
@@ -73,6 +73,7 @@ class Settings:
     repeats: int = setting(7, "Timings of each way, of which the median counts.", lower_bound=1)
     descent_size: int = setting(128, "Longest side in pixels of the descents.", lower_bound=16)
     num_steps: int = setting(200, "Steps of the descents.", lower_bound=1)
+    descent_repeats: int = setting(3, "Timings of each descent; the median counts.", lower_bound=1)
     seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
     out_dir: str = setting("out/speed", "Folder for rows, table, plot and record.")
 
@@ -242,11 +243,11 @@ class _Watch:
 
 def _descend_here(objective: lbfgs.Objective, start: Image, num_steps: int) -> _Watch:
     """This program's descent; its compilation is not counted."""
-    state = lbfgs.init(objective, start, memory=solvers.MEMORY)
+    state = lbfgs.init(objective, start)
     jax.block_until_ready(lbfgs.advance(objective, state, num_steps=1))
     time.sleep(_PAUSE)
     watch = _Watch()
-    state = lbfgs.init(objective, start, memory=solvers.MEMORY)
+    state = lbfgs.init(objective, start)
     with contextlib.suppress(_Enough):
         for step in range(0, num_steps, _CHUNK):
             count = min(_CHUNK, num_steps - step)
@@ -265,8 +266,9 @@ def _descend_in_torch(
     limit: float = math.inf,
 ) -> _Watch:
     image = start.clone().requires_grad_()
-    # One call for all steps, because each call begins with an evaluation of its own; and no
-    # tolerance, because a descent that stops early would not reach the target.
+    # With PyTorch's own memory, 100 steps. One call for all steps, because each call begins with an
+    # evaluation of its own; and no tolerance, because a descent that stops early would not reach
+    # the target.
     optimizer = load_torch().optim.LBFGS(
         [image],
         lr=1,
@@ -274,7 +276,6 @@ def _descend_in_torch(
         max_eval=10**6,
         tolerance_grad=0,
         tolerance_change=0,
-        history_size=solvers.MEMORY,
         line_search_fn=line_search,
     )
     time.sleep(_PAUSE)
@@ -310,7 +311,7 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
             options={
                 "maxiter": 10**6,
                 "maxfun": 10**6,
-                "maxcor": solvers.MEMORY,
+                "maxcor": lbfgs.MEMORY,
                 "ftol": 0,
                 "gtol": 0,
             },
@@ -337,28 +338,37 @@ def _measure_descent(settings: Settings, problem: str) -> Row:
     fastest = min(paces, key=paces.get)
     evaluate, num_steps = ways[fastest], settings.num_steps
 
+    limit = math.ceil(_PATIENCE * num_steps)
     here = _descend_here(objective, start, num_steps)
     searching = _descend_in_torch(evaluate, tensor, num_steps, line_search="strong_wolfe")
     target = max(here.curve[-1][1], searching.curve[-1][1])
-    limit = math.ceil(_PATIENCE * num_steps)
-    watches = {
-        "randviz": here,
-        "lbfgs": _descend_in_torch(
-            evaluate, tensor, limit, line_search=None, target=target, limit=limit
+    to_target = {"target": target, "limit": limit}
+    contestants = {
+        "randviz": lambda: _descend_here(objective, start, num_steps),
+        "lbfgs": lambda: _descend_in_torch(evaluate, tensor, limit, line_search=None, **to_target),
+        "strong_wolfe": lambda: _descend_in_torch(
+            evaluate, tensor, limit, line_search="strong_wolfe", **to_target
         ),
-        "strong_wolfe": searching,
-        "scipy": _descend_in_scipy(evaluate, tensor, target=target, limit=limit),
+        "scipy": lambda: _descend_in_scipy(evaluate, tensor, **to_target),
     }
+    # In turn, several times, because a machine's pace changes within minutes.
+    rounds = [
+        {name: descend() for name, descend in contestants.items()}
+        for _ in range(settings.descent_repeats)
+    ]
+    times = {name: [_time_to(target, each[name]) for each in rounds] for name in DESCENT_WAYS}
     return {
         "pixels": f"{start.shape[1]}x{start.shape[0]}",
         "difference": difference,
         "others": _count_others(before),
         "torch_way": fastest,
         "target": target,
-        "seconds": {name: _time_to(target, watch) for name, watch in watches.items()},
+        "seconds": {
+            name: None if None in each else statistics.median(each) for name, each in times.items()
+        },
         "curves": {
             name: [[round(seconds, 3), float(f"{loss:.5g}")] for seconds, loss in watch.curve]
-            for name, watch in watches.items()
+            for name, watch in rounds[-1].items()
         },
     }
 
