@@ -9,6 +9,7 @@ import pytest
 
 from randviz import forecast, lbfgs
 from randviz.__main__ import main
+from randviz.experiments import selection_audit, solvers, speed
 from randviz.forecast import check_memory, forecast_descent
 from randviz.inversion import Inversion
 from randviz.networks import VGG19
@@ -86,4 +87,20 @@ def test_a_dry_run_tells_and_leaves_nothing(words, tmp_path, monkeypatch, capsys
     assert main([*words, "--dry_run", f"--out_dir={tmp_path}/out"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"48×32 pixels take about [\d.]+ [MG]B of memory .* about \d+:\d\d at", said)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (solvers, ["--image_size=32"]),
+        (speed, ["--parts=evaluation", "--sizes=32", "--descent_size=16"]),
+        (selection_audit, ["--layers=conv1_1", "--image_size=32"]),
+    ],
+)
+def test_benchmarks_tell_too(module, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(forecast, "_PACE_SECONDS", 0.0)
+    assert module.main([*words, "--dry_run", f"--out_dir={tmp_path}/out"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"32×\d+ pixels take about [\d.]+ [MG]B of memory .* about [\d:]+ at", said)
     assert not (tmp_path / "out").exists()

@@ -28,7 +28,7 @@ from randviz import networks
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
 from randviz.experiments.claims import Estimate
-from randviz.experiments.command import run_module
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -39,11 +39,12 @@ from randviz.experiments.selection_statistics import (
     summarize,
 )
 from randviz.images import load_image, replace_atomically
+from randviz.inversion import Inversion
 from randviz.networks import Network
 from randviz.quality import compare_images
 from randviz.rows import Row
 from randviz.selection import LayerChoice, select_layer
-from randviz.settings import setting
+from randviz.settings import CommandSettings, setting
 from randviz.types import Image
 from randviz.weights import random_weights, weight_shapes
 
@@ -54,7 +55,7 @@ networks' log losses at that layer from their means, each times √(n / (n − 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(CommandSettings):
     """Settings of the audit."""
 
     image: str = setting("chelsea", "The reference image: a path or a sample.")
@@ -91,6 +92,21 @@ def cells(settings: Settings) -> list[Row]:
         # Below the first layer there is nothing to choose.
         if below == "plain" or (offset == settings.input_offsets[0] and layer != first_layer)
     ]
+
+
+def largest(settings: Settings) -> Descent:
+    """The inversion of the deepest layer."""
+    layer = networks.VGG19.canonical_names(settings.layers)[-1]
+    network = _make_network(settings.input_offsets[0])
+    image = _load(settings, settings.image)
+
+    def make_objective() -> Inversion:
+        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
+        return Inversion.of(network, params, image, layer=layer)
+
+    # In full, by a race, and on the other pictures.
+    descents = len(cells(settings)) * settings.num_candidates * (2 + len(settings.other_images))
+    return Descent(make_objective, image, descents * settings.num_steps)
 
 
 def measure(settings: Settings, cell: Row) -> Row:

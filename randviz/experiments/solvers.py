@@ -24,12 +24,12 @@ from flax import struct
 
 from randviz import inversion, lbfgs, networks, texture
 from randviz.commands.inputs import make_keys
-from randviz.experiments.command import run_module
+from randviz.experiments.command import Descent, run_module
 from randviz.gaussian import draw_noise_image
 from randviz.images import load_image, replace_atomically
 from randviz.inversion import Inversion
 from randviz.rows import Row
-from randviz.settings import setting
+from randviz.settings import CommandSettings, setting
 from randviz.style import Style
 from randviz.texture import Texture
 from randviz.types import Array, Image
@@ -41,7 +41,7 @@ MEMORY = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(CommandSettings):
     """Settings of the comparison."""
 
     image: str = setting("chelsea", "The picture inverted and stylised: a path or a sample.")
@@ -109,6 +109,13 @@ def make_problem(settings: Settings, problem: str) -> tuple[lbfgs.Objective, Ima
         return objective, draw_noise_image(noise_key, source.shape[:2], std=texture.NOISE_STD)
     painting = jnp.asarray(load_image(settings.style_image, image_size=size))
     return Style.of(network, params, image, painting), image
+
+
+def largest(settings: Settings) -> Descent:
+    """A style; each descent is made twice."""
+    make_objective = lambda: make_problem(settings, "style")[0]
+    num_steps = 2 * len(cells(settings)) * settings.num_steps
+    return Descent(make_objective, make_problem(settings, "style")[1], num_steps)
 
 
 def measure(settings: Settings, cell: Row) -> Row:

@@ -34,12 +34,12 @@ import scipy.optimize
 from randviz import lbfgs
 from randviz.charts import format_markdown
 from randviz.experiments import solvers
-from randviz.experiments.command import run_module
+from randviz.experiments.command import Descent, run_module
 from randviz.experiments.torch_twins import Evaluate, count_threads, load_torch, make_ways, to_batch
 from randviz.images import replace_atomically
 from randviz.rows import Row
 from randviz.runs import write_record
-from randviz.settings import setting
+from randviz.settings import CommandSettings, setting
 from randviz.types import Array, Image, UserError
 
 PARTS = ("evaluation", "descent", "start")
@@ -58,7 +58,7 @@ _PATIENCE = 1.5  # how many evaluations a descent may take, as a multiple of the
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(CommandSettings):
     """Settings of the comparison."""
 
     parts: tuple[str, ...] = setting(PARTS, "What is measured: evaluation, descent, start.")
@@ -96,6 +96,18 @@ def cells(settings: Settings) -> list[Row]:
         "start": [{"kind": "start"}],
     }
     return [cell for part in PARTS if part in settings.parts for cell in found[part]]
+
+
+def largest(settings: Settings) -> Descent:
+    """The largest inversion, in this program's own time: PyTorch's is not foreseen."""
+    size = settings.descent_size
+    if "evaluation" in settings.parts:
+        size = max(size, *map(int, settings.sizes))
+    problem = functools.partial(
+        _make_problem, settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
+    )
+    num_steps = settings.descent_repeats * settings.num_steps * len(solvers.PROBLEMS)
+    return Descent(lambda: problem()[0], problem()[1], num_steps)
 
 
 def measure(settings: Settings, cell: Row) -> Row:
