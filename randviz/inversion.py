@@ -97,10 +97,9 @@ class Inversion:
         network = network.with_offset(INPUT_OFFSET)
         layer = network.canonical_name(layer)
         params = prepare_descent(network, params, layer, shape=image.shape[:2])
-        once = network.for_one_evaluation()
-        target = features(once, params, image, layer)[layer]
+        target = features(network.for_one_evaluation(), params, image, layer)[layer]
         if weighting == "omega":
-            weight = content_layer_weights(once, params, image, (layer,), reading=reading)[layer]
+            weight = content_layer_weights(network, params, image, (layer,), reading=reading)[layer]
         else:
             weight = 1 / content_loss(target, jnp.zeros_like(target))
         return cls(

@@ -123,13 +123,13 @@ class Style:
         for image in style_images:
             maps = features(once, params, image, style_layers)
             grams.append({layer: mean_gram(maps[layer]) for layer in style_layers})
-            mus.append(texture_layer_weights(once, params, image, style_layers, reading=reading))
+            mus.append(texture_layer_weights(network, params, image, style_layers, reading=reading))
         blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)
         return cls(
             params=params,
             content_targets=content_maps,
             content_layer_weights=content_layer_weights(
-                once, params, content_image, content_layers, reading=reading
+                network, params, content_image, content_layers, reading=reading
             ),
             style_targets=jax.tree.map(blend, *grams),
             style_layer_weights=jax.tree.map(blend, *mus),

@@ -75,9 +75,8 @@ class Texture:
         network = network.with_offset(INPUT_OFFSET)
         layers = network.canonical_names(layers)
         params = prepare_descent(network, params, layers[-1], shape=shape or image.shape[:2])
-        once = network.for_one_evaluation()
-        maps = features(once, params, image, layers)
-        mu = texture_layer_weights(once, params, image, layers, reading=reading)
+        maps = features(network.for_one_evaluation(), params, image, layers)
+        mu = texture_layer_weights(network, params, image, layers, reading=reading)
         return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)
 
     def __call__(self, image: Image) -> Array:

@@ -32,7 +32,8 @@ def make_picture_problem(name, seed):
     """A problem of the kind that users have, small: real pictures and a real VGG-19."""
     if name != "style":
         settings = solvers.Settings(image_size=32, layer="conv3_1", seed=seed)
-        return solvers.make_problem(settings, name)
+        make_objective, start = solvers.make_problem(settings, name)
+        return make_objective(), start
     params = rv.random_weights(jax.random.key(seed), rv.VGG19, last_layer="conv3_1")
     photo, painting = (jnp.asarray(load_image(x, image_size=32)) for x in ("chelsea", "coffee"))
     layers = ("conv1_1", "conv2_1", "conv3_1")  # conv5_1, as by default, takes a minute

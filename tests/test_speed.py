@@ -130,9 +130,8 @@ def test_the_twin_is_the_same_function(objectives, other_image, problem, channel
 @pytest.mark.parametrize("part", ["evaluation", "descent"])
 def test_without_torch_the_user_is_told_what_to_install(monkeypatch, tiny, objectives, part):
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr(
-        speed.solvers, "make_problem", lambda *_: (objectives["inversion"], np.zeros((12, 16, 3)))
-    )
+    problem = (lambda: objectives["inversion"], np.zeros((12, 16, 3)))
+    monkeypatch.setattr(speed.solvers, "make_problem", lambda *_: problem)
     cell = speed.cells(speed.Settings(parts=(part,)))[0]
     with pytest.raises(UserError, match=r"randviz\[bench\]"):
         speed.measure(speed.Settings(), cell)

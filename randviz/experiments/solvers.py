@@ -10,6 +10,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -93,34 +94,34 @@ def cells(settings: Settings) -> list[Row]:
     return [{"problem": problem, "solver": solver} for problem in PROBLEMS for solver in SOLVERS]
 
 
-def make_problem(settings: Settings, problem: str) -> tuple[lbfgs.Objective, Image]:
-    """The objective and the start of one of the three problems."""
+def make_problem(settings: Settings, problem: str) -> tuple[Callable[[], lbfgs.Objective], Image]:
+    """What makes the objective of one of the three problems, and where its descent starts."""
     size = settings.image_size
     weights_key, noise_key = make_keys(settings.seed)
     network = networks.VGG19
     params = random_weights(weights_key, network)
     image = jnp.asarray(load_image(settings.image, image_size=size))
     if problem == "inversion":
-        objective = Inversion.of(network, params, image, layer=settings.layer)
-        return objective, draw_noise_image(noise_key, image.shape[:2], std=inversion.NOISE_STD)
+        make = functools.partial(Inversion.of, network, params, image, layer=settings.layer)
+        return make, draw_noise_image(noise_key, image.shape[:2], std=inversion.NOISE_STD)
     if problem == "texture":
         source = jnp.asarray(load_image(settings.texture_image, image_size=size))
-        objective = Texture.of(network, params, source)
-        return objective, draw_noise_image(noise_key, source.shape[:2], std=texture.NOISE_STD)
+        make = functools.partial(Texture.of, network, params, source)
+        return make, draw_noise_image(noise_key, source.shape[:2], std=texture.NOISE_STD)
     painting = jnp.asarray(load_image(settings.style_image, image_size=size))
-    return Style.of(network, params, image, painting), image
+    return functools.partial(Style.of, network, params, image, painting), image
 
 
 def largest(settings: Settings) -> Descent:
     """A style; each descent is made twice."""
-    make_objective = lambda: make_problem(settings, "style")[0]
     num_steps = 2 * len(cells(settings)) * settings.num_steps
-    return Descent(make_objective, make_problem(settings, "style")[1], num_steps)
+    return Descent(*make_problem(settings, "style"), num_steps)
 
 
 def measure(settings: Settings, cell: Row) -> Row:
     """Descends twice: once on the clock, and once counting evaluations."""
-    objective, start = make_problem(settings, cell["problem"])
+    make_objective, start = make_problem(settings, cell["problem"])
+    objective = make_objective()
     descend = descend_with_scipy if cell["solver"] == "scipy" else _descend(cell["solver"])
     descend(objective, start, 2)  # compiles
     began = time.perf_counter()

@@ -103,11 +103,9 @@ def largest(settings: Settings) -> Descent:
     size = settings.descent_size
     if "evaluation" in settings.parts:
         size = max(size, *map(int, settings.sizes))
-    problem = functools.partial(
-        _make_problem, settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
-    )
+    problem = _make_problem(settings, "inversion", layer=_EVALUATED_LAYER, image_size=size)
     num_steps = settings.descent_repeats * settings.num_steps * len(solvers.PROBLEMS)
-    return Descent(lambda: problem()[0], problem()[1], num_steps)
+    return Descent(*problem, num_steps)
 
 
 def measure(settings: Settings, cell: Row) -> Row:
@@ -140,7 +138,7 @@ def _evaluate(objective: lbfgs.Objective, image: Image, count: Array, step: Arra
 
 def _make_problem(
     settings: Settings, problem: str, *, layer: str, image_size: int
-) -> tuple[lbfgs.Objective, Image]:
+) -> tuple[Callable[[], lbfgs.Objective], Image]:
     names = ("image", "texture_image", "style_image", "seed")
     shared = {name: getattr(settings, name) for name in names}
     return solvers.make_problem(
@@ -201,7 +199,10 @@ def _repeat(evaluate: Evaluate, image: Any, count: int) -> None:
 
 def _measure_evaluation(settings: Settings, size: int) -> Row:
     """Times value and gradient of an inversion, all ways in turn, several times."""
-    objective, start = _make_problem(settings, "inversion", layer=_EVALUATED_LAYER, image_size=size)
+    make_objective, start = _make_problem(
+        settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
+    )
+    objective = make_objective()
     tensor = to_batch(start)
     ways, failure = make_ways(objective, tensor)
     difference = find_difference(objective, start, ways)
@@ -333,9 +334,10 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
 
 def _measure_descent(settings: Settings, problem: str) -> Row:
     """Times descents to the loss that both we and a searching L-BFGS reach in so many steps."""
-    objective, start = _make_problem(
+    make_objective, start = _make_problem(
         settings, problem, layer=_INVERTED_LAYER, image_size=settings.descent_size
     )
+    objective = make_objective()
     tensor = to_batch(start)
     ways, _ = make_ways(objective, tensor)
     difference = find_difference(objective, start, ways)
@@ -351,6 +353,7 @@ def _measure_descent(settings: Settings, problem: str) -> Row:
     evaluate, num_steps = ways[fastest], settings.num_steps
 
     limit = math.ceil(_PATIENCE * num_steps)
+    # A first run, not timed, finds the loss that both reach.
     here = _descend_here(objective, start, num_steps)
     searching = _descend_in_torch(evaluate, tensor, num_steps, line_search="strong_wolfe")
     target = max(here.curve[-1][1], searching.curve[-1][1])
