@@ -1,19 +1,21 @@
 """What an untrained deep network knows: inversion, textures and style with random weights.
 
-The package is built in floors; a module imports only what stands before it in this table.
+The package is built in floors, a folder each; a module imports only from its own floor and from
+those above it in this table.
 
-========================  ======================================================================
-0 words                   types
-1 numerics                winograd, conv, gaussian, networks, weights, gauge, losses, line_search,
-                          lbfgs
-2 tasks                   inversion, texture, style, theory
-3 search                  selection, recipe, population
-4 host                    images, tensor_files, checkpoints, grids, quality, runs, forecast, rows,
-                          settings, charts, processes
-5 commands                commands.*, experiments.*, __main__
-========================  ======================================================================
+===============  ===================================================================================
+types            the words: image, features, params, key
+networks         architectures, their features and their weights
+objectives       what is compared, and how the parts are weighted
+descent          solvers
+tasks            inversion, texture, style
+search           networks chosen and counted: ranVGG, recipes, populations
+host             files, pictures, long runs, settings, plots
+commands         `randviz invert`, `texture`, `style`, ...
+experiments      the paper's figures
+===============  ===================================================================================
 
-Floors 0 to 3 are functions of their arguments: no files, clocks, prints, flags or fresh keys.
+All before `host` are functions of their arguments: no files, clocks, prints, flags or fresh keys.
 
 Example:
   >>> import jax, randviz as rv
@@ -30,10 +32,11 @@ References:
   Image Representation. NIPS 2016.
 """
 
-from randviz import lbfgs
-from randviz.gauge import normalize_activations, normalize_gauge
-from randviz.inversion import Inversion, invert
-from randviz.losses import (
+from randviz.descent import lbfgs
+from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Network, features
+from randviz.networks.rescaling import normalize_activations, rescale_weights
+from randviz.networks.weights import random_weights
+from randviz.objectives.losses import (
     alpha_norm,
     content_layer_weights,
     content_loss,
@@ -43,13 +46,12 @@ from randviz.losses import (
     texture_loss,
     total_variation,
 )
-from randviz.networks import ALEXNET, CAFFENET, VGG19, Network, features
-from randviz.recipe import Recipe, format_recipe, parse_recipe
-from randviz.selection import select_layer, select_weights
-from randviz.style import Style, keep_colors, transfer
-from randviz.texture import Texture, synthesize
+from randviz.search.recipe import Recipe, format_recipe, parse_recipe
+from randviz.search.selection import select_layer, select_weights
+from randviz.tasks.inversion import Inversion, invert
+from randviz.tasks.style import Style, keep_colors, transfer
+from randviz.tasks.texture import Texture, synthesize
 from randviz.types import UserError
-from randviz.weights import random_weights
 
 __all__ = [
     "ALEXNET",
@@ -72,9 +74,9 @@ __all__ = [
     "lbfgs",
     "mean_gram",
     "normalize_activations",
-    "normalize_gauge",
     "parse_recipe",
     "random_weights",
+    "rescale_weights",
     "select_layer",
     "select_weights",
     "synthesize",

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the first word names; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("--help", "-h", "help"):
-        from randviz.images import SAMPLES  # only here, so that a command starts sooner
+        from randviz.host.images import SAMPLES  # only here, so that a command starts sooner
 
         print(inspect.cleandoc(__doc__))
         print("  " + ", ".join(SAMPLES))

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from randviz import networks
-from randviz.settings import configure_jax
-from randviz.weights import random_weights
+from randviz.host.settings import configure_jax
+from randviz.networks import network as networks
+from randviz.networks.weights import random_weights
 
 # As the commands do, so that they compute the same bits in this process as in one of their own.
 configure_jax("highest")

@@ -18,10 +18,10 @@ import skimage.data
 from pictures import explained
 from test_conv import convolve_by_taps
 
-from randviz.checkpoints import INPUT_CONVENTIONS, load_checkpoint
-from randviz.networks import ALEXNET, CAFFENET, VGG19, Conv, Dense, features
+from randviz.host.checkpoints import INPUT_CONVENTIONS, load_checkpoint
+from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Conv, Dense, features
+from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
-from randviz.weights import random_weights, weight_shapes
 
 ROOT = pathlib.Path(__file__).parents[1]
 VGG19_FILE = ROOT.parent / "shared" / "weights" / "vgg19_oxford_notop.h5"
@@ -235,7 +235,7 @@ FORMATS = {
 def test_every_format_gives_the_same_network(tmp_path, tiny, weights, square, name):
     write, word, scheme = FORMATS[name]
     path = write(tmp_path / name, weights, *[tiny] * name.endswith(".mat"))
-    network, params, facts = load_checkpoint(path, dataclasses.replace(tiny, fc_image_size=99))
+    network, params, metadata = load_checkpoint(path, dataclasses.replace(tiny, fc_image_size=99))
     assert list(params) == list(weights)
     for layer, tensors in weights.items():
         for part, tensor in tensors.items():
@@ -249,7 +249,7 @@ def test_every_format_gives_the_same_network(tmp_path, tiny, weights, square, na
         largest = float(jnp.abs(expected[layer]).max())
         assert largest > 0
         np.testing.assert_allclose(found[layer], expected[layer], rtol=0, atol=1e-5 * largest)
-    assert facts == {
+    assert metadata == {
         "source": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         "format": f"{scheme} {path.suffix.lower()}",
@@ -306,8 +306,8 @@ def test_a_convention_given_overrides_the_files(tmp_path, tiny, weights):
     own = load_checkpoint(path, tiny, input_convention="matconvnet").network
     np.testing.assert_allclose(own.input_offset, OTHER_MEAN, atol=1e-9)
     for word in ("caffe", "torch"):
-        network, _, facts = load_checkpoint(path, tiny, input_convention=word)
-        assert facts["input_convention"] == word
+        network, _, metadata = load_checkpoint(path, tiny, input_convention=word)
+        assert metadata["input_convention"] == word
         for field, value in INPUT_CONVENTIONS[word].items():
             assert getattr(network, field) == value
     path = write_h5(tmp_path / "a.h5", weights)

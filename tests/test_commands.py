@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from randviz import networks
 from randviz.__main__ import COMMANDS, main
 from randviz.commands import demo, descent, select
 from randviz.commands.network_choice import load_recipe
-from randviz.images import load_image
-from randviz.recipe import format_recipe
+from randviz.host.images import load_image
+from randviz.networks import network as networks
+from randviz.search.recipe import format_recipe
 from randviz.types import UserError
 
 SMALL = ["--image_size=16", "--num_steps=4"]
@@ -101,8 +101,8 @@ def test_options_reach_the_picture(tmp_path):
             "--seed=0", "--pooling=max", "--padding=reflect", "--input_offset=50", "--init=noise",
             "--init=image --init_image=rocket", "--solver=adam", "--memory=1", "--bias_scale=0.5",
             "--content_weight=3", "--style_weight=3", "--tv_weight=9", "--original_colors",
-            "--style_image=coffee,rocket", "--style_image=coffee,rocket --style_shares=3,1",
-            "--reading=abs_mean", "--num_steps=5",
+            "--style_image=coffee,rocket", "--style_image=coffee,rocket --style_blend_weights=3,1",
+            "--gradient_reduction=abs_mean", "--num_steps=5",
         ]
     ):  # fmt: skip
         words = [*STYLE, "--style_layers=conv1_1,conv2_1", *option.split()]
@@ -147,9 +147,18 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("style --content_image=chelsea", "--style_image"),
         ("style --style_image=chelsea", "--content_image"),
         ("style --content_image=chelsea --style_image=coffee --style_weight=-2", "style_weight"),
-        ("style --content_image=chelsea --style_image=coffee --style_shares=1,2", "style_shares"),
-        ("style --content_image=chelsea --style_image=coffee --style_shares=a", "style_shares"),
-        ("style --content_image=chelsea --style_image=coffee --style_shares=nan", "style_shares"),
+        (
+            "style --content_image=chelsea --style_image=coffee --style_blend_weights=1,2",
+            "style_blend_weights",
+        ),
+        (
+            "style --content_image=chelsea --style_image=coffee --style_blend_weights=a",
+            "style_blend_weights",
+        ),
+        (
+            "style --content_image=chelsea --style_image=coffee --style_blend_weights=nan",
+            "style_blend_weights",
+        ),
         ("paint", "paint"),
     ],
 )
@@ -184,7 +193,7 @@ def test_a_picture_that_cannot_be_saved_costs_no_step(tmp_path, monkeypatch, cap
         assert main([*INVERT, f"--out_dir={tmp_path}"]) == 2
     assert main([*INVERT, f"--out_dir={tmp_path}"]) == 0
     assert "going on after step 4" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run.json").read_text())["sittings"] == 2
+    assert json.loads((tmp_path / "run.json").read_text())["sessions"] == 2
 
 
 def test_a_stopped_command_goes_on_to_the_same_picture(tmp_path, monkeypatch, capsys):
@@ -270,7 +279,7 @@ def test_a_killed_command_goes_on_to_the_same_picture(tmp_path):
     process.wait()
     assert not (parts / "out.png").exists()
     subprocess.run([*words, f"--out_dir={parts}"], check=True)
-    assert json.loads((parts / "run.json").read_text())["sittings"] == 2
+    assert json.loads((parts / "run.json").read_text())["sessions"] == 2
     assert (tmp_path / "whole" / "out.png").read_bytes() == (parts / "out.png").read_bytes()
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from randviz import networks
 from randviz.__main__ import main
 from randviz.commands import compare
-from randviz.images import load_image
-from randviz.runs import Stopped
+from randviz.host.images import load_image
+from randviz.host.runs import Stopped
+from randviz.networks import network as networks
 
 SMALL = ["--network=tiny", "--image_size=24", "--num_steps=3"]
 COMPARE = ["compare", *SMALL, "--image=chelsea,coffee", "--layers=conv1_2,pool2"]

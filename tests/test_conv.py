@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import randviz as rv
-from randviz.conv import PADDINGS, convolve, normalize_response, pool, prepare_kernel
+from randviz.networks.conv import PADDINGS, convolve, normalize_response, pool, prepare_kernel
 
 rng = np.random.default_rng(0)
 

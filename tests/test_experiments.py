@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from randviz.experiments import claims, solvers
+from benchmarks import solvers
+from randviz.experiments import claims
 from randviz.experiments.command import Experiment, run_experiment
-from randviz.settings import setting
+from randviz.host.settings import setting
 from randviz.types import UserError
 
 

@@ -7,12 +7,12 @@ import pathlib
 
 import pytest
 
-from randviz import lbfgs
+from randviz.descent import lbfgs
 from randviz.experiments import all as every
 from randviz.experiments.all import FIGURES, SCALES
 from randviz.experiments.figure import TRAINED, load, make_inversion
-from randviz.quality import compare_images
-from randviz.settings import parse_flags
+from randviz.host.quality import compare_images
+from randviz.host.settings import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = ROOT / "experiments"

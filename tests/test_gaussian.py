@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from randviz.gaussian import draw_gaussian, draw_gaussians, draw_noise_image
+from randviz.networks.gaussian import sample_gaussian, sample_gaussians, sample_noise_image
 
 
 def test_distribution_is_normal():
-    numbers = np.asarray(draw_gaussian(jax.random.key(3), (200_000,)))
+    numbers = np.asarray(sample_gaussian(jax.random.key(3), (200_000,)))
     assert scipy.stats.kstest(numbers, "norm").pvalue > 0.01
     assert abs(scipy.stats.kurtosis(numbers)) < 0.05
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.01
@@ -17,18 +17,18 @@ def test_distribution_is_normal():
 
 def test_an_array_does_not_depend_on_its_company():
     keys = jax.random.split(jax.random.key(0), 3)
-    together = draw_gaussians(keys, [(5, 7), (3000,), (2, 2, 2)])
-    alone = draw_gaussian(keys[1], (3000,))
+    together = sample_gaussians(keys, [(5, 7), (3000,), (2, 2, 2)])
+    alone = sample_gaussian(keys[1], (3000,))
     np.testing.assert_array_equal(together[1], alone)
-    np.testing.assert_array_equal(alone[:1500], draw_gaussian(keys[1], (1500,)))
+    np.testing.assert_array_equal(alone[:1500], sample_gaussian(keys[1], (1500,)))
     assert [x.shape for x in together] == [(5, 7), (3000,), (2, 2, 2)]
 
 
 def test_jit_and_vmap_draw_the_same_bits():
     keys = jax.random.split(jax.random.key(5), 2)
-    plain = [draw_gaussian(key, (4, 9)) for key in keys]
-    jitted = jax.jit(lambda key: draw_gaussian(key, (4, 9)))
-    batched = jax.vmap(lambda key: draw_gaussian(key, (4, 9)))(keys)
+    plain = [sample_gaussian(key, (4, 9)) for key in keys]
+    jitted = jax.jit(lambda key: sample_gaussian(key, (4, 9)))
+    batched = jax.vmap(lambda key: sample_gaussian(key, (4, 9)))(keys)
     for i in range(2):
         np.testing.assert_array_equal(plain[i], jitted(keys[i]))
         np.testing.assert_array_equal(plain[i], batched[i])
@@ -37,7 +37,7 @@ def test_jit_and_vmap_draw_the_same_bits():
 def test_algorithm_has_not_changed():
     # The table from scipy in float64 and the bits from jax: what the module says it does.
     key = jax.random.key(0)
-    found = draw_gaussian(key, (1030,))
+    found = sample_gaussian(key, (1030,))
     table = (scipy.stats.norm.ppf((np.arange(65536) + 0.5) / 65536) / 2**0.5).astype(np.float32)
     blocks = [jax.random.bits(jax.random.fold_in(key, i), (1024,), "uint32") for i in range(2)]
     bits = np.concatenate([np.asarray(block) for block in blocks])[:1030]
@@ -45,7 +45,7 @@ def test_algorithm_has_not_changed():
 
 
 def test_noise_image_has_the_mean_and_spread_asked_for():
-    noise = draw_noise_image(jax.random.key(1), (60, 80), std=0.1, mean=0.3)
+    noise = sample_noise_image(jax.random.key(1), (60, 80), std=0.1, mean=0.3)
     assert noise.shape == (60, 80, 3)
     assert float(noise.mean()) == pytest.approx(0.3, abs=0.005)
     assert float(noise.std()) == pytest.approx(0.1, rel=0.03)

@@ -5,8 +5,8 @@ import pytest
 from pictures import BLUE, GREEN, PIXELS, RED, YELLOW, explained, plain
 from PIL import ImageFont
 
-from randviz import grids
-from randviz.grids import draw_grid
+from randviz.host import grids
+from randviz.host.grids import render_grid
 
 TEXTS = {
     "title": "What a random network keeps",
@@ -38,7 +38,7 @@ def find_ink(grid):
 def test_pictures_stand_once_in_order_and_evenly():
     # Red is given as values outside the range, which are clipped.
     rows = [[plain((3, -1, 0)), plain(GREEN)], [plain(BLUE), plain(YELLOW)]]
-    grid = draw_grid(rows, cell=32, gap=10)
+    grid = render_grid(rows, cell=32, gap=10)
     assert grid.dtype == np.float32
     # Two margins of twice the gap around two cells of 24 × 32 with one gap between them.
     assert grid.shape == (20 + 24 + 10 + 24 + 20, 20 + 32 + 10 + 32 + 20, 3)
@@ -51,34 +51,34 @@ def test_pictures_stand_once_in_order_and_evenly():
 
 def test_small_pictures_grow_in_whole_squares():
     image = PIXELS.astype(np.float32) / 255
-    grid = draw_grid([[image]], cell=40, gap=5)  # 40 // 16 is 2
+    grid = render_grid([[image]], cell=40, gap=5)  # 40 // 16 is 2
     np.testing.assert_array_equal(grid[10:-10, 10:-10], image.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_large_pictures_shrink_smoothly():
     image = plain(RED, 120, 160)
     image[::2] = BLUE
-    grid = draw_grid([[image]], cell=16, gap=5)
+    grid = render_grid([[image]], cell=16, gap=5)
     assert grid.shape == (10 + 12 + 10, 10 + 16 + 10, 3)
     np.testing.assert_allclose(grid[16, 16], (0.5, 0, 0.5), atol=0.02)
 
 
 @pytest.mark.parametrize(("longest", "shown"), [(16, 128), (200, 200), (1000, 512)])
 def test_a_cell_has_the_size_of_the_largest_picture_within_limits(longest, shown):
-    grid = draw_grid([[plain(RED, longest, longest), plain(GREEN, 4, 4)]])
+    grid = render_grid([[plain(RED, longest, longest), plain(GREEN, 4, 4)]])
     top, bottom, left, right = find(grid, RED)
     assert (bottom - top, right - left) == (shown, shown)
 
 
 def test_pictures_of_different_shapes_are_centred_in_their_cells():
-    grid = draw_grid([[plain(RED, 12, 16), plain(GREEN, 16, 12)]], cell=64, gap=8)
+    grid = render_grid([[plain(RED, 12, 16), plain(GREEN, 16, 12)]], cell=64, gap=8)
     assert find(grid, RED) == (16 + 8, 16 + 8 + 48, 16, 16 + 64)
     assert find(grid, GREEN) == (16, 16 + 64, 16 + 64 + 8 + 8, 16 + 64 + 8 + 8 + 48)
 
 
 def test_text_stays_off_the_pictures_and_inside_the_margins():
     colours = [[RED, GREEN], [BLUE, YELLOW]]
-    grid = draw_grid([[plain(c) for c in row] for row in colours], **TEXTS)
+    grid = render_grid([[plain(c) for c in row] for row in colours], **TEXTS)
     boxes = [find(grid, colour) for row in colours for colour in row]
     for top, bottom, left, right in boxes:  # a full box has no ink on it
         assert (bottom - top, right - left) == (96, 128)
@@ -97,7 +97,7 @@ def test_text_stays_off_the_pictures_and_inside_the_margins():
 
 def test_lines_are_centred_under_pictures_and_flush_beside_them():
     text = "HHHHHHHH\nHH"
-    grid = draw_grid([[plain(RED)]], captions=[[text]], row_labels=[text], gap=16)
+    grid = render_grid([[plain(RED)]], captions=[[text]], row_labels=[text], gap=16)
     _, bottom, left, right = find(grid, RED)
 
     def measure(ink):
@@ -116,9 +116,9 @@ def test_lines_are_centred_under_pictures_and_flush_beside_them():
 
 def test_each_kind_of_text_makes_the_grid_larger():
     rows = [[plain(RED)] * 2] * 2
-    height, width, _ = draw_grid(rows).shape
+    height, width, _ = render_grid(rows).shape
     for name, text in TEXTS.items():
-        labelled = draw_grid(rows, **{name: text}).shape
+        labelled = render_grid(rows, **{name: text}).shape
         wider = name == "row_labels"  # all others make it higher
         assert (labelled[0] > height, labelled[1] > width) == (not wider, wider)
 
@@ -126,7 +126,7 @@ def test_each_kind_of_text_makes_the_grid_larger():
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_word_wider_than_its_place_is_not_cut(name):
     word = "unbreakable" * 9
-    grid = draw_grid([[plain(RED)]], **{name: label(word)[name]})
+    grid = render_grid([[plain(RED)]], **{name: label(word)[name]})
     font = ImageFont.load_default(size=12)  # the smallest that is used
     columns = np.nonzero(find_ink(grid).any(axis=0))[0]
     assert columns.max() - columns.min() > 0.95 * font.getlength(word)
@@ -139,7 +139,7 @@ def test_an_empty_cell_says_so_unless_its_caption_does():
     empty = (245 / 255,) * 3
 
     def ink_in_cell(captions):
-        grid = draw_grid(rows, captions=captions)
+        grid = render_grid(rows, captions=captions)
         places = np.argwhere(np.all(np.abs(grid - empty) < 1e-6, axis=-1))
         (top, left), (bottom, right) = places.min(axis=0), places.max(axis=0) + 1
         assert (bottom - top, right - left) == (96, 128)
@@ -153,9 +153,11 @@ def test_an_empty_cell_says_so_unless_its_caption_does():
 
 
 def test_a_grid_of_empty_cells_and_rows_of_different_lengths_can_be_drawn():
-    assert draw_grid([[None, None], [None]]).shape == draw_grid([[None, None], [None, None]]).shape
-    assert draw_grid([[None]], cell=8).shape[1] > 64 + 8  # as wide as its words
-    assert find(draw_grid([[plain(RED), plain(GREEN)], [plain(BLUE)], []]), BLUE)
+    assert (
+        render_grid([[None, None], [None]]).shape == render_grid([[None, None], [None, None]]).shape
+    )
+    assert render_grid([[None]], cell=8).shape[1] > 64 + 8  # as wide as its words
+    assert find(render_grid([[plain(RED), plain(GREEN)], [plain(BLUE)], []]), BLUE)
 
 
 def test_letters_beyond_ascii_are_really_drawn_and_no_letter_fails():
@@ -163,7 +165,7 @@ def test_letters_beyond_ascii_are_really_drawn_and_no_letter_fails():
     missing = bytes(font.getmask("\U000fffff"))
     assert all(bytes(font.getmask(letter)) != missing for letter in "σéωμ×²ᵀ≥")
     for text in ("σ = 0.015", "café × ½ ≥ 1", "漢字", "\udcff", "\t\x00", ""):
-        draw_grid([[plain(RED)]], **label(text))
+        render_grid([[plain(RED)]], **label(text))
 
 
 @pytest.mark.parametrize(
@@ -180,4 +182,4 @@ def test_letters_beyond_ascii_are_really_drawn_and_no_letter_fails():
 )
 def test_a_grid_that_cannot_be_drawn_is_explained(rows, texts, part):
     with explained(part):
-        draw_grid(rows, **texts)
+        render_grid(rows, **texts)

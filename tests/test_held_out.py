@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
-from randviz.images import load_image
+from randviz.host.images import load_image
 
 GRAVEL, GRASS = (load_image(name, image_size=64) for name in ("gravel", "grass"))
 JUDGES = pytest.mark.parametrize("judge", [measure_patch_distance, measure_texture_error])

@@ -18,8 +18,8 @@ from pictures import BLUE, GREEN, HEIGHT, PIXELS, RED, WIDTH, explained, plain
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from randviz import images
-from randviz.images import SAMPLES, load_image, replace_atomically, save_image
+from randviz.host import images
+from randviz.host.images import SAMPLES, load_image, replace_atomically, save_image
 from randviz.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("error")

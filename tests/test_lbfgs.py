@@ -8,12 +8,12 @@ from flax import struct
 from jax.tree_util import Partial
 
 import randviz as rv
-from randviz import lbfgs
-from randviz.experiments import solvers
-from randviz.gaussian import draw_noise_image
-from randviz.images import load_image
-from randviz.inversion import Inversion
-from randviz.texture import Texture
+from benchmarks import solvers
+from randviz.descent import lbfgs
+from randviz.host.images import load_image
+from randviz.networks.gaussian import sample_noise_image
+from randviz.tasks.inversion import Inversion
+from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
 SOLVERS = lbfgs.SOLVERS
@@ -21,7 +21,7 @@ SOLVERS = lbfgs.SOLVERS
 
 @pytest.fixture(scope="module")
 def problems(tiny, params, image):
-    noise = draw_noise_image(jax.random.key(1), (12, 16), std=0.1)
+    noise = sample_noise_image(jax.random.key(1), (12, 16), std=0.1)
     return {
         "inversion": (Inversion.of(tiny, params, image, layer="conv2_1"), noise),
         "texture": (Texture.of(tiny, params, image, layers=("conv1_1", "conv2_1")), noise),

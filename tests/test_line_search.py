@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from randviz.line_search import search_line
+from randviz.descent.line_search import search_line
 
 
 def search(function, start, direction=None, first_step=1.0, **options):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from randviz import losses
-from randviz.gauge import normalize_gauge
-from randviz.networks import features
+from randviz.networks.network import features
+from randviz.networks.rescaling import rescale_weights
+from randviz.networks.weights import random_weights
+from randviz.objectives import losses
 from randviz.types import UserError
-from randviz.weights import random_weights
 
 rng = np.random.default_rng(4)
 LAYERS = ("conv1_1", "conv2_1")
@@ -95,12 +95,16 @@ def test_euler_identities_for_a_zero_target(tiny, params, image, layer):
 
 
 def test_layer_weights_are_reciprocal_gradient_sizes(tiny, params, image):
-    for reading, size in (
+    for gradient_reduction, size in (
         ("mean_abs", lambda g: np.mean(np.abs(g))),
         ("abs_mean", lambda g: np.abs(np.mean(g))),
     ):
-        omega = losses.content_layer_weights(tiny, params, image, LAYERS, reading=reading)
-        mu = losses.texture_layer_weights(tiny, params, image, LAYERS, reading=reading)
+        omega = losses.content_layer_weights(
+            tiny, params, image, LAYERS, gradient_reduction=gradient_reduction
+        )
+        mu = losses.texture_layer_weights(
+            tiny, params, image, LAYERS, gradient_reduction=gradient_reduction
+        )
         for layer in LAYERS:
 
             def content(x, layer=layer):
@@ -145,7 +149,7 @@ def test_scale_is_a_gauge(tiny, params, image, other_image):
 
 
 def test_layer_weights_undo_the_gauge(tiny, params, image):
-    normalized, exponents = normalize_gauge(tiny, params, "conv2_1")
+    normalized, exponents = rescale_weights(tiny, params, "conv2_1")
     for weigh, degree in (
         (losses.content_layer_weights, 2),
         (losses.texture_layer_weights, 4),
@@ -160,7 +164,7 @@ def test_layer_weights_undo_the_gauge(tiny, params, image):
 def test_gradients_agree_with_finite_differences(tiny, image):
     network = dataclasses.replace(tiny, input_offset=60.0)
     params = random_weights(jax.random.key(2), network, scale=0.2, last_layer="conv2_1")
-    params, _ = normalize_gauge(network, params, "conv2_1")
+    params, _ = rescale_weights(network, params, "conv2_1")
 
     def loss(x):
         maps = features(network, params, x, LAYERS)
@@ -186,7 +190,7 @@ def test_layer_weights_work_under_vmap_and_jit(tiny, image):
 
 def test_unknown_reading_is_refused(tiny, params, image):
     with pytest.raises(UserError, match="median"):
-        losses.content_layer_weights(tiny, params, image, LAYERS, reading="median")
+        losses.content_layer_weights(tiny, params, image, LAYERS, gradient_reduction="median")
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_conv import convolve_by_taps
 
-from randviz import networks
-from randviz.networks import (
+from randviz.networks import network as networks
+from randviz.networks.network import (
     ALEXNET,
     CAFFENET,
     VGG19,
@@ -20,8 +20,8 @@ from randviz.networks import (
     ResponseNorm,
     features,
 )
+from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
-from randviz.weights import random_weights, weight_shapes
 
 
 def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):

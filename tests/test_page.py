@@ -73,7 +73,11 @@ def make_section(name="fig3", **changes):
         title=f"Title of {name}",
         words="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  python -m x",
         command=f"python -m {name} --seed=1",
-        facts={"settings": {"seed": 123456, "layers": ["a", "b"]}, "device": "cpu", "none": None},
+        metadata={
+            "settings": {"seed": 123456, "layers": ["a", "b"]},
+            "device": "cpu",
+            "none": None,
+        },
         pictures=[],
         tables=[],
         claims=[],
@@ -101,7 +105,7 @@ def sections(tmp_path, pictures):
     return [
         make_section("fig3", pictures=pictures, tables=[table], claims=claims),
         make_section("speed", tables=[link], claims=[not_run]),
-        make_section("gallery", title=HOSTILE, words=HOSTILE, command=HOSTILE, facts={}),
+        make_section("gallery", title=HOSTILE, words=HOSTILE, command=HOSTILE, metadata={}),
     ]
 
 

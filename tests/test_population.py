@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from randviz import networks, population
 from randviz.__main__ import main
-from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import make_keys
-from randviz.inversion import invert
-from randviz.recipe import Recipe, format_recipe
-from randviz.rows import Rows
-from randviz.weights import random_weights
+from randviz.host.charts import format_table, plot_boxes
+from randviz.host.records import Rows
+from randviz.networks import network as networks
+from randviz.networks.weights import random_weights
+from randviz.search import population
+from randviz.search.recipe import Recipe, format_recipe
+from randviz.tasks.inversion import invert
 
 HERE = pathlib.Path(__file__).parent
 SMALL = [
@@ -30,7 +31,7 @@ SMALL = [
 TINY_PROGRAM = """
 import sys
 from conftest import TINY
-from randviz import networks
+from randviz.networks import network as networks
 networks.NETWORKS["vgg19"] = TINY
 from randviz.__main__ import main
 sys.exit(main(sys.argv[1:]))
@@ -283,7 +284,7 @@ def test_summary_has_a_group_for_each_kind_and_layer():
 
 def test_boxes_reach_from_the_minimum_to_the_maximum():
     groups = population.summarize(make_rows())
-    figure = draw_boxes(groups)
+    figure = plot_boxes(groups)
     assert [panel.get_title() for panel in figure.axes] == ["a.png, pool1", "a.png, pool2"]
     heights = {float(y) for line in figure.axes[0].lines for y in np.ravel(line.get_ydata())}
     # Minimum, quartiles, median (the mean, too) and maximum of 0, 1, 1, 2, 2, 3; and ten more.

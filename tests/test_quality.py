@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from randviz.quality import compare_images
+from randviz.host.quality import compare_images
 
 
 def test_distance_and_psnr_by_hand():

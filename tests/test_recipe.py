@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.special
 
-from randviz import networks
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import SHIPPED_RECIPES, load_recipe
-from randviz.recipe import Recipe, format_recipe, parse_recipe
+from randviz.networks import network as networks
+from randviz.networks.weights import candidate_key, sample_weights, weight_shapes
+from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import UserError
-from randviz.weights import draw_key, draw_weights, weight_shapes
 
 RECIPE = Recipe(
     network="vgg19",
@@ -52,10 +52,10 @@ def test_a_recipe_of_all_layers_is_short():
 
 def test_the_weights_are_those_of_the_draws(signed):
     key = make_keys(12)[0]
-    params = signed.draw(key)
+    params = signed.sample(key)
     assert list(params) == ["conv1_1", "conv1_2", "conv2_1"]
     for layer, draw in zip(params, signed.draws, strict=True):
-        alone = draw_weights(key, networks.VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25)
+        alone = sample_weights(key, networks.VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25)
         np.testing.assert_array_equal(params[layer]["kernel"], alone["kernel"])
         np.testing.assert_array_equal(params[layer]["bias"], alone["bias"])
 
@@ -63,8 +63,10 @@ def test_the_weights_are_those_of_the_draws(signed):
 def test_weights_are_those_of_an_independent_numpy_implementation(signed):
     """Threefry, the key derivation and the transform, written again from their definitions."""
     key = make_keys(12)[0]
-    found = signed.draw(key)["conv1_1"]["kernel"]
-    kernel_key = np.asarray(jax.random.key_data(jax.random.split(draw_key(key, "conv1_1", 3))[0]))
+    found = signed.sample(key)["conv1_1"]["kernel"]
+    kernel_key = np.asarray(
+        jax.random.key_data(jax.random.split(candidate_key(key, "conv1_1", 3))[0])
+    )
     table = (scipy.special.ndtri((np.arange(65536) + 0.5) / 65536) / 2**0.5).astype(np.float32)
     numbers = []
     for block in range(2):  # 1728 numbers in blocks of 1024
@@ -105,10 +107,10 @@ def test_threefry_here_is_threefry():
 
 def test_another_process_draws_the_same(signed):
     code = (
-        "import sys, jax; from randviz.recipe import parse_recipe;"
+        "import sys, jax; from randviz.search.recipe import parse_recipe;"
         "from randviz.commands.inputs import make_keys;"
         "r = parse_recipe(sys.argv[1]); jax.jit(r._draw)(make_keys(r.seed)[0]);"
-        "r.draw(make_keys(r.seed)[0]); print('agrees')"
+        "r.sample(make_keys(r.seed)[0]); print('agrees')"
     )
     words = [sys.executable, "-c", code, format_recipe(signed)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "agrees\n"
@@ -126,7 +128,7 @@ def test_no_character_can_be_changed_unnoticed(signed):
             with pytest.raises(UserError):
                 recipe = parse_recipe(changed)
                 refused_late += 1
-                recipe.draw(make_keys(recipe.seed)[0] if recipe.seed != 12 else key)
+                recipe.sample(make_keys(recipe.seed)[0] if recipe.seed != 12 else key)
     assert refused_late > 5  # the check did some of the work
 
 
@@ -167,6 +169,6 @@ def test_what_is_no_recipe_is_refused(text):
 )
 def test_shipped_recipes_agree_with_their_checks(name, last_layer):
     recipe = load_recipe(name)
-    params = recipe.draw(make_keys(recipe.seed)[0])
+    params = recipe.sample(make_keys(recipe.seed)[0])
     assert name in SHIPPED_RECIPES and len(SHIPPED_RECIPES) == 2
     assert list(params)[-1] == last_layer and len(params) == len(recipe.draws)

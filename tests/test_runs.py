@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import randviz as rv
-from randviz import lbfgs, runs
+from randviz.descent import lbfgs
+from randviz.host import runs
 from randviz.types import UserError
 
 NUM_STEPS = 40
@@ -24,7 +25,7 @@ def problem(tiny, params, image):
 
 def descend(problem, folder, **options):
     objective, start = problem
-    options = {"num_steps": NUM_STEPS, "facts": {"seed": 1}, **options}
+    options = {"num_steps": NUM_STEPS, "metadata": {"seed": 1}, **options}
     return runs.descend(objective, start, folder=folder, **options)
 
 
@@ -47,21 +48,21 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(problem, tmp_path, solver):
         descend(problem, tmp_path / "parts", solver=solver, **stop_at(22, signal.SIGTERM))
     parts = descend(problem, tmp_path / "parts", solver=solver)
     again = descend(problem, tmp_path / "parts", solver=solver)  # finished, but not in safety yet
-    runs.forget(tmp_path / "parts", {"seed": 1})
+    runs.delete_checkpoint(tmp_path / "parts", {"seed": 1})
     np.testing.assert_array_equal(parts.image, whole.image)
     np.testing.assert_array_equal(again.image, whole.image)
     for a, b in zip(parts.trace, whole.trace, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (whole.sittings, parts.sittings) == (1, 3)
+    assert (whole.sessions, parts.sessions) == (1, 3)
     assert list((tmp_path / "parts").iterdir()) == []
 
 
 def test_other_facts_neither_resume_nor_touch_an_unfinished_run(problem, tmp_path):
     with pytest.raises(runs.Stopped):
         descend(problem, tmp_path, **stop_at(5))
-    other = descend(problem, tmp_path, facts={"seed": 2}, num_steps=6)
-    assert other.sittings == 1 and other.trace.loss.shape == (6,)
-    assert descend(problem, tmp_path).sittings == 2
+    other = descend(problem, tmp_path, metadata={"seed": 2}, num_steps=6)
+    assert other.sessions == 1 and other.trace.loss.shape == (6,)
+    assert descend(problem, tmp_path).sessions == 2
 
 
 def test_a_damaged_state_is_said_and_the_run_begins_anew(problem, tmp_path):
@@ -72,8 +73,8 @@ def test_a_damaged_state_is_said_and_the_run_begins_anew(problem, tmp_path):
             path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="cannot be read.*begins anew"):
         run = descend(problem, tmp_path)
-    assert run.sittings == 1
-    np.testing.assert_array_equal(run.image, descend(problem, tmp_path, facts=2).image)
+    assert run.sessions == 1
+    np.testing.assert_array_equal(run.image, descend(problem, tmp_path, metadata=2).image)
 
 
 def test_handlers_of_signals_are_given_back(problem, tmp_path):
@@ -129,5 +130,5 @@ def test_a_folder_that_cannot_be_is_said(tmp_path):
 
 def test_failed_steps_are_in_the_trace(tmp_path):
     broken = jax.tree_util.Partial(lambda x: jnp.sum(x) * jnp.nan)
-    run = runs.descend(broken, jnp.ones((4, 5, 3)), num_steps=3, folder=tmp_path, facts=0)
+    run = runs.descend(broken, jnp.ones((4, 5, 3)), num_steps=3, folder=tmp_path, metadata=0)
     assert run.trace.failed.all() and np.isfinite(run.image).all()

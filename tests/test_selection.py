@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import randviz as rv
-from randviz import selection
+from randviz.networks.weights import candidate_key, sample_weights
+from randviz.search import selection
 from randviz.types import UserError
-from randviz.weights import draw_key, draw_weights
 
 KEY = jax.random.key(3)
 STEPS = 12
@@ -35,9 +35,9 @@ def test_the_kept_draw_is_the_argmin_of_the_losses(choice):
 
 
 def test_losses_are_those_of_an_inversion_with_each_draw(tiny, above, image, choice):
-    start = selection.draw_noise_image(draw_key(KEY, "noise", 0), (12, 16), std=10 / 255)
+    start = selection.sample_noise_image(candidate_key(KEY, "noise", 0), (12, 16), std=10 / 255)
     for draw in range(4):
-        weights = draw_weights(KEY, tiny, "conv2_1", draw=draw)
+        weights = sample_weights(KEY, tiny, "conv2_1", draw=draw)
         params = {**above, "conv2_1": weights}
         objective = rv.Inversion.of(tiny, params, image, layer="conv2_1")
         result = rv.lbfgs.minimize(objective, start, num_steps=STEPS)

@@ -12,7 +12,7 @@ from randviz.experiments import claims
 from randviz.experiments import selection_audit as audit
 from randviz.experiments import selection_statistics as statistics
 from randviz.experiments.command import Experiment, run_experiment
-from randviz.settings import parse_flags
+from randviz.host.settings import parse_flags
 
 DRAWS = 16
 RNG = np.random.default_rng(5)
@@ -52,7 +52,7 @@ def settings_for(rows, folder="."):
 
 def drawn(rows, folder, capsys):
     """The paragraph and the JSON object that `draw` prints."""
-    audit.draw(settings_for(rows), rows, folder)
+    audit.plot(settings_for(rows), rows, folder)
     *_, paragraph, last = capsys.readouterr().out.splitlines()
     assert (folder / "audit.png").stat().st_size > 10_000
     assert " ".join((folder / "verdict.md").read_text().split()).find(paragraph[:60]) > 0

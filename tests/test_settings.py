@@ -6,7 +6,7 @@ import os
 import jax
 import pytest
 
-from randviz.settings import describe_flags, parse_flags, run_command, setting
+from randviz.host.settings import describe_flags, parse_flags, run_command, setting
 from randviz.types import UserError
 
 

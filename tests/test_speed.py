@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from randviz.experiments import speed, torch_twins
-from randviz.inversion import Inversion
-from randviz.style import Style
-from randviz.texture import Texture
+from benchmarks import speed
+from benchmarks import torch_reference as torch_twins
+from randviz.tasks.inversion import Inversion
+from randviz.tasks.style import Style
+from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
 ROWS = [
@@ -55,7 +56,7 @@ ROWS = [
 
 
 def draw(rows, folder, capsys):
-    speed.draw(speed.Settings(), rows, folder)
+    speed.plot(speed.Settings(), rows, folder)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert json.loads((folder / "result.json").read_text()) == result
     assert (folder / "speed.png").stat().st_size > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import randviz as rv
-from randviz.networks import IMAGENET_MEAN
+from randviz.networks.network import IMAGENET_MEAN
 from randviz.types import UserError
 
 LAYERS = ("conv1_1", "conv2_1")
@@ -114,7 +114,7 @@ def test_style_terms_add_up(tiny, params, image, other_image):
 
 def test_blended_styles_lie_between(tiny, params, image, other_image):
     alone = [make_style(tiny, params, image, [x]) for x in (image, other_image)]
-    blend = make_style(tiny, params, image, [image, other_image], style_shares=(3.0, 1.0))
+    blend = make_style(tiny, params, image, [image, other_image], style_blend_weights=(3.0, 1.0))
     for layer in LAYERS:
         expected = 0.75 * alone[0].style_targets[layer] + 0.25 * alone[1].style_targets[layer]
         np.testing.assert_allclose(blend.style_targets[layer], expected, rtol=1e-5)
@@ -126,7 +126,7 @@ def test_blended_styles_lie_between(tiny, params, image, other_image):
 @pytest.mark.parametrize(("count", "shares"), [(0, None), (2, (1.0,))])
 def test_styles_and_shares_must_match(tiny, params, image, count, shares):
     with pytest.raises(UserError, match="share"):
-        make_style(tiny, params, image, [image] * count, style_shares=shares)
+        make_style(tiny, params, image, [image] * count, style_blend_weights=shares)
 
 
 def test_doubling_all_weights_changes_no_task(tiny, params, image, other_image):
@@ -229,8 +229,8 @@ def test_core_promotes_no_dtype_by_accident(tiny, params, image, other_image):
 
 @pytest.mark.slow
 def test_pool4_of_a_random_vgg19_returns_the_photograph():
-    from randviz.images import load_image
-    from randviz.quality import compare_images
+    from randviz.host.images import load_image
+    from randviz.host.quality import compare_images
 
     photograph = jnp.asarray(load_image("chelsea", image_size=128))
     params = rv.random_weights(jax.random.key(0), rv.VGG19, last_layer="pool4")

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from randviz import conv, losses, theory
 from randviz.experiments import theory_panel
-from randviz.networks import ALEXNET, CAFFENET, VGG19, Conv, Network, Pool, features
+from randviz.networks import conv
+from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Conv, Network, Pool, features
+from randviz.networks.weights import random_weights
+from randviz.objectives import losses
+from randviz.tasks import theory
 from randviz.types import UserError
-from randviz.weights import random_weights
 
 WIDE = Network(
     "wide",
@@ -47,7 +49,8 @@ def draw_networks(network, layers, count):
         }
         slopes = {
             name: {
-                k: 1 / v for k, v in f(network, params, image, layers, reading="abs_mean").items()
+                k: 1 / v
+                for k, v in f(network, params, image, layers, gradient_reduction="abs_mean").items()
             }
             for name, f in weights.items()
         }

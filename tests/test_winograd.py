@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_conv import convolve_by_taps
 
-from randviz import winograd
-from randviz.conv import choose_method, convolve
-from randviz.networks import VGG19, features
-from randviz.weights import random_weights
+from randviz.networks import winograd
+from randviz.networks.conv import choose_method, convolve
+from randviz.networks.network import VGG19, features
+from randviz.networks.weights import random_weights
 
 rng = np.random.default_rng(3)
 

@@ -17,7 +17,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from randviz.charts import format_markdown
 from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import (
     Choice,
@@ -25,15 +24,16 @@ from randviz.commands.network_choice import (
     choose_both,
     describe_network,
 )
-from randviz.forecast import foresee
-from randviz.gaussian import draw_noise_image
-from randviz.grids import draw_grid
-from randviz.images import load_image, replace_atomically, save_image
-from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.quality import compare_images
-from randviz.rows import Row, Rows
-from randviz.runs import descend, forget
-from randviz.settings import list_values, run_command, setting
+from randviz.host.charts import format_markdown
+from randviz.host.estimate import check_resources
+from randviz.host.grids import render_grid
+from randviz.host.images import load_image, replace_atomically, save_image
+from randviz.host.quality import compare_images
+from randviz.host.records import Row, Rows
+from randviz.host.runs import delete_checkpoint, descend
+from randviz.host.settings import list_values, run_command, setting
+from randviz.networks.gaussian import sample_noise_image
+from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import Image, Params, UserError
 
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
@@ -79,40 +79,40 @@ def run(settings: Settings) -> None:
     for choice in choices.values():
         for picture in pictures.values():
             check_picture(picture, choice.network, layers[-1])
-    draw = functools.cache(lambda label: choices[label].draw(layers[-1]))
+    sample = functools.cache(lambda label: choices[label].sample(layers[-1]))
     largest = max((picture.image for picture in pictures.values()), key=lambda image: image.size)
     count = len(pictures) * len(choices) * len(layers)
-    if foresee(
+    if check_resources(
         "compare",
         functools.partial(
-            Inversion.of, first.network, draw(first.label), largest, layer=layers[-1]
+            Inversion.of, first.network, sample(first.label), largest, layer=layers[-1]
         ),
-        draw_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
+        sample_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
         num_steps=count * settings.num_steps,
         dry_run=settings.dry_run,
     ):
         return
-    facts = {
+    metadata = {
         "command": "compare",
         "settings": list_values(settings, "out_dir"),
-        "pictures": {name: picture.facts for name, picture in pictures.items()},
+        "pictures": {name: picture.metadata for name, picture in pictures.items()},
         "networks": {
-            label: {**describe_network(choice.network), **choice.facts}
+            label: {**describe_network(choice.network), **choice.metadata}
             for label, choice in choices.items()
         },
     }
-    kept = Rows(settings.out_dir, facts)
+    kept = Rows(settings.out_dir, metadata)
     cells = [
         {"image": name, "weights": label, "layer": layer}
         for name in pictures
         for label in choices
         for layer in layers
     ]
-    measure_cells(kept, cells, pictures, choices, draw, settings)
+    measure_cells(kept, cells, pictures, choices, sample, settings)
     rows = {tuple(row["cell"].values()): row for row in kept.rows}
     labels = [first.label, "trained"]
     for name, picture in pictures.items():
-        panel = draw_panel(kept.folder, name, picture.image, labels, layers, rows, settings)
+        panel = render_panel(kept.folder, name, picture.image, labels, layers, rows, settings)
         save_image(kept.folder / f"{name}_panel.png", panel)
     table = format_comparison(list(pictures), labels, layers, rows)
     with replace_atomically(kept.folder / "table.md") as temporary:
@@ -125,7 +125,7 @@ def measure_cells(
     cells: Sequence[Row],
     pictures: Mapping[str, Picture],
     choices: Mapping[str, Choice],
-    draw: Callable[[str], Params],
+    sample: Callable[[str], Params],
     settings: Settings,
 ) -> None:
     """Measures the cells that have no row yet and saves each picture under its `file_name`.
@@ -136,26 +136,26 @@ def measure_cells(
     _, noise_key = make_keys(settings.seed)
     for cell in kept.missing(cells):
         target, network = pictures[cell["image"]].image, choices[cell["weights"]].network
-        objective = Inversion.of(network, draw(cell["weights"]), target, layer=cell["layer"])
+        objective = Inversion.of(network, sample(cell["weights"]), target, layer=cell["layer"])
         run = descend(
             objective,
-            draw_noise_image(noise_key, target.shape[:2], std=NOISE_STD),
+            sample_noise_image(noise_key, target.shape[:2], std=NOISE_STD),
             num_steps=settings.num_steps,
             folder=kept.folder,
-            facts=(kept.facts, cell),
+            metadata=(kept.metadata, cell),
             label=f"compare {len(kept.rows) + 1}/{len(cells)}: {' '.join(cell.values())}",
         )
         save_image(kept.folder / file_name(cell), run.image)
         measures = compare_images(run.image, target)
         if not math.isfinite(measures["psnr"]):
             measures["psnr"] = None  # JSON has no infinity: the picture came back exactly
-        facts = {
+        metadata = {
             "final_loss": float(run.trace.loss[-1]),
             "evaluations": int(run.trace.evaluations.sum()),
             "seconds": round(run.seconds, 2),
         }
-        kept.append({"cell": cell, **measures, **facts})
-        forget(kept.folder, (kept.facts, cell))
+        kept.append({"cell": cell, **measures, **metadata})
+        delete_checkpoint(kept.folder, (kept.metadata, cell))
 
 
 def name_pictures(sources: Sequence[str]) -> dict[str, str]:
@@ -181,7 +181,7 @@ def file_name(cell: Row) -> str:
     return f"{cell['image']}_{cell['weights']}_{cell['layer']}.png"
 
 
-def draw_panel(
+def render_panel(
     folder: pathlib.Path,
     name: str,
     image: Image,
@@ -205,7 +205,7 @@ def draw_panel(
       [H', W', 3], with distance, PSNR and SSIM under each reconstruction.
     """
     _, noise_key = make_keys(settings.seed)
-    noise = draw_noise_image(noise_key, image.shape[:2], std=NOISE_STD)
+    noise = sample_noise_image(noise_key, image.shape[:2], std=NOISE_STD)
     lines, captions = [], []
     for label, beside in zip(labels, ((image, "the picture"), (noise, "the start")), strict=True):
         found = [rows.get((name, label, layer)) for layer in layers]
@@ -213,7 +213,7 @@ def draw_panel(
             [beside[0]] + [row and load_image(folder / file_name(row["cell"])) for row in found]
         )
         captions.append([beside[1]] + [row and describe(row) for row in found])
-    return draw_grid(lines, row_labels=labels, column_labels=["", *layers], captions=captions)
+    return render_grid(lines, row_labels=labels, column_labels=["", *layers], captions=captions)
 
 
 def describe(row: Row | None) -> str:

@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 
 from randviz.commands import invert, style, texture
-from randviz.grids import draw_grid
-from randviz.images import load_image, replace_atomically, save_image
-from randviz.runs import prepare_folder
-from randviz.settings import CommandSettings, run_command, setting
+from randviz.host.grids import render_grid
+from randviz.host.images import load_image, replace_atomically, save_image
+from randviz.host.runs import prepare_folder
+from randviz.host.settings import CommandSettings, run_command, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +121,9 @@ def run(settings: Settings) -> None:
         if settings.dry_run:
             continue
         pictures += [load_image(pathlib.Path(r.out_dir, "out.png")) for r in results.values()]
-        panel = draw_grid([pictures], captions=[[*show.pictures, *results]], cell=2 * size)
+        panel = render_grid([pictures], captions=[[*show.pictures, *results]], cell=2 * size)
         save_image(folder / f"{name}_panel.png", panel)
-        sections.append(_draw_section(show, f"{name}_panel.png", command))
+        sections.append(_render_section(show, f"{name}_panel.png", command))
     if settings.dry_run:
         return
     with replace_atomically(folder / "index.html") as temporary:
@@ -149,7 +149,7 @@ section {{ margin-top: 3rem; }}
 """
 
 
-def _draw_section(show: Show, panel: str, command: str) -> str:
+def _render_section(show: Show, panel: str, command: str) -> str:
     title, words, command = map(html.escape, (show.title, show.words, command))
     return (
         f'<section><h2>{title}</h2><p>{words}</p><img src="{panel}" alt="{title}">'

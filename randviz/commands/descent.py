@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from randviz import lbfgs, losses, networks, runs
 from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
-from randviz.forecast import foresee
-from randviz.gaussian import draw_noise_image
-from randviz.images import check_suffix, save_image
-from randviz.settings import list_values, setting
+from randviz.descent import lbfgs
+from randviz.host import runs
+from randviz.host.estimate import check_resources
+from randviz.host.images import check_suffix, save_image
+from randviz.host.settings import list_values, setting
+from randviz.networks import network as networks
+from randviz.networks.gaussian import sample_noise_image
+from randviz.objectives import losses
 from randviz.types import Image, Key, Params, UserError
 
 
@@ -40,10 +43,10 @@ class DescentSettings(NetworkSettings):
     )
     out_dir: str = setting("out", "Folder for the picture and its record, run.json.")
     output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
-    reading: str = setting(
+    gradient_reduction: str = setting(
         "mean_abs",
         "How the absolute mean gradient in the layer weights is read: mean |g| or |mean g|.",
-        choices=losses.READINGS,
+        choices=losses.GRADIENT_REDUCTIONS,
     )
     solver: str = setting("jaxopt", "Who descends: L-BFGS twice, or Adam.", choices=lbfgs.SOLVERS)
     memory: int = setting(
@@ -74,7 +77,7 @@ class Task(NamedTuple):
       layer_weights: the objective → {"content" or "style": {layer: value}}, as the paper states
         them, at its σ.
       finish: what is done to the last image before it is saved.
-      measure: more facts about the saved image for the record.
+      measure: more metadata about the saved image for the record.
     """
 
     name: str
@@ -111,7 +114,7 @@ def make_start(
     if settings.init == "content":
         return canvas, {}
     if settings.init == "noise":
-        return draw_noise_image(key, (height, width), std=noise_std), {}
+        return sample_noise_image(key, (height, width), std=noise_std), {}
     picture = load_picture("init_image", settings.init_image, max(height, width))
     start = jax.image.resize(picture.image, (height, width, 3), "linear", antialias=True)
     return start, {"init_image": picture}
@@ -158,7 +161,7 @@ def paper_layer_weights(
 def _find_exponent(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
     """k of the 2^k that one layer's kernel was multiplied by.
 
-    Read from the kernels by NumPy: as part of `normalize_gauge` it would be compiled again, which
+    Read from the kernels by NumPy: as part of `rescale_weights` it would be compiled again, which
     takes longer than the first steps of a descent.
     """
     kernels = (np.asarray(weights["kernel"]) for weights in (before, after))
@@ -177,7 +180,7 @@ def run_task(task: Task) -> None:
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
     check_suffix(output)
     options = {"solver": settings.solver, "memory": settings.memory}
-    if foresee(
+    if check_resources(
         task.name,
         task.make_objective,
         task.start,
@@ -196,21 +199,21 @@ def run_task(task: Task) -> None:
     def save(step: int, image: Image) -> None:
         save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))
 
-    beside_the_point = ("out_dir", "output_image", "print_every", "save_every")
-    facts = {
+    excluded_fields = ("out_dir", "output_image", "print_every", "save_every")
+    metadata = {
         "command": task.name,
         "settings": list_values(settings),
-        "network": {**describe_network(objective.network), **task.choice.facts},
-        "pictures": {flag: picture.facts for flag, picture in task.pictures.items()},
+        "network": {**describe_network(objective.network), **task.choice.metadata},
+        "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }
-    decisive = {**facts, "settings": list_values(settings, *beside_the_point)}
+    decisive = {**metadata, "settings": list_values(settings, *excluded_fields)}
     run = runs.descend(
         objective,
         task.start,
         num_steps=settings.num_steps,
         folder=folder,
-        facts=decisive,
+        metadata=decisive,
         **options,
         print_every=settings.print_every,
         save_every=settings.save_every,
@@ -219,7 +222,7 @@ def run_task(task: Task) -> None:
     )
     image = task.finish(run.image)
     save_image(output, image)
-    said = [words for picture in task.pictures.values() for words in picture.facts["warnings"]]
+    said = [words for picture in task.pictures.values() for words in picture.metadata["warnings"]]
     failed = int(run.trace.failed.sum())
     if failed:
         said.append(
@@ -228,7 +231,7 @@ def run_task(task: Task) -> None:
         )
         warnings.warn(said[-1], stacklevel=2)
     record = {
-        **facts,
+        **metadata,
         "layer_weights": layer_weights,
         "measures": task.measure(image),
         "final_loss": float(run.trace.loss[-1]),
@@ -236,10 +239,10 @@ def run_task(task: Task) -> None:
         "failed_steps": failed,
         "warnings": said,
         "seconds": round(run.seconds, 3),
-        "sittings": run.sittings,
+        "sessions": run.sessions,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "losses": [float(f"{loss:.6g}") for loss in run.trace.loss],
     }
     runs.write_record(folder / "run.json", record)
-    runs.forget(folder, decisive)
+    runs.delete_checkpoint(folder, decisive)
     print(f"{task.name}: wrote {output} and {folder / 'run.json'}")

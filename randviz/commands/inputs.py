@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.images import crop_square, load_image, resize_image
-from randviz.networks import Network
-from randviz.recipe import GENERATOR
+from randviz.host.images import crop_square, load_image, resize_image
+from randviz.networks.network import Network
+from randviz.search.recipe import GENERATOR
 from randviz.types import Image, Key, UserError
 
 LARGEST_SIDE = 2**14  # pixels
@@ -22,11 +22,11 @@ class Picture(NamedTuple):
 
     Attributes:
       image: [H, W, 3].
-      facts: source, size in pixels, and a hash of the pixels.
+      metadata: source, size in pixels, and a hash of the pixels.
     """
 
     image: Image
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def make_keys(seed: int) -> tuple[Key, Key]:
@@ -44,7 +44,7 @@ def check_picture(picture: Picture, network: Network, last_layer: str) -> None:
     network.check_image(picture.image.shape, last_layer)
     if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
         raise UserError(
-            f"the picture {picture.facts['source']} is nothing but the input offset, to which no"
+            f"the picture {picture.metadata['source']} is nothing but the input offset, to which no"
             " network answers; take another picture or --input_offset."
         )
 
@@ -79,10 +79,10 @@ def load_picture(flag: str, source: str, image_size: int, *, square: bool = Fals
             f" {_SMALLEST_PICTURE} a side."
         )
     image = resize_image(crop_square(image) if square else image, image_size)
-    facts = {
+    metadata = {
         "source": source,
         "size": f"{image.shape[1]}x{image.shape[0]}",
         "sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16],
         "warnings": said,
     }
-    return Picture(jnp.asarray(image), facts)
+    return Picture(jnp.asarray(image), metadata)

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from randviz import inversion
 from randviz.commands.descent import (
     DescentSettings,
     Task,
@@ -22,9 +21,10 @@ from randviz.commands.descent import (
 )
 from randviz.commands.inputs import load_picture, make_keys
 from randviz.commands.network_choice import choose_network
-from randviz.inversion import Inversion
-from randviz.quality import compare_images
-from randviz.settings import run_command, setting
+from randviz.host.quality import compare_images
+from randviz.host.settings import run_command, setting
+from randviz.tasks import inversion
+from randviz.tasks.inversion import Inversion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
     network = choice.network.with_offset(inversion.INPUT_OFFSET)
     network.check_image(picture.image.shape, settings.layer)
     _, noise_key = make_keys(settings.seed)
-    params = choice.draw(settings.layer)
+    params = choice.sample(settings.layer)
     make_objective = functools.partial(
         Inversion.of,
         network,
@@ -73,7 +73,7 @@ def run(settings: Settings) -> None:
         alpha_weight=settings.alpha_weight,
         alpha_power=settings.alpha_power,
         weighting=settings.weighting,
-        reading=settings.reading,
+        gradient_reduction=settings.gradient_reduction,
     )
     start, extra = make_start(settings, noise_key, picture.image, inversion.NOISE_STD)
 

@@ -7,17 +7,17 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from randviz import networks
-from randviz.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.commands.inputs import load_picture, make_keys
-from randviz.conv import CONVOLUTIONS, PADDINGS, POOLINGS
-from randviz.gauge import normalize_activations
-from randviz.images import SAMPLES
-from randviz.networks import Dense, Network, ResponseNorm
-from randviz.recipe import Recipe, format_recipe, parse_recipe
-from randviz.settings import PRECISIONS, CommandSettings, setting
+from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
+from randviz.host.images import SAMPLES
+from randviz.host.settings import PRECISIONS, CommandSettings, setting
+from randviz.networks import network as networks
+from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
+from randviz.networks.network import Dense, Network, ResponseNorm
+from randviz.networks.rescaling import normalize_activations
+from randviz.networks.weights import random_weights
+from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import Params, UserError
-from randviz.weights import random_weights
 
 SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
 _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks were trained on
@@ -98,15 +98,15 @@ class Choice(NamedTuple):
     Attributes:
       label: a word for people: random, trained, or what the recipe is called.
       network: the architecture and its conventions.
-      draw: the deepest layer wanted → weights. Raises UserError for a layer beyond the recipe's or
-        the file's last, and for weights that do not agree with the recipe's check.
-      facts: what the weights are, plain values, for the record.
+      sample: the deepest layer wanted → weights. Raises UserError for a layer beyond the recipe's
+        or the file's last, and for weights that do not agree with the recipe's check.
+      metadata: what the weights are, plain values, for the record.
     """
 
     label: str
     network: Network
-    draw: Callable[[str], Params]
-    facts: Mapping[str, Any]
+    sample: Callable[[str], Params]
+    metadata: Mapping[str, Any]
 
 
 def choose_network(settings: NetworkSettings) -> Choice:
@@ -150,13 +150,13 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
         return Choice(
             label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
             network=dataclasses.replace(recipe.as_network(), convolution=settings.convolution),
-            draw=lambda last_layer: _draw_from(recipe, last_layer),
-            facts={"weights": "recipe", "recipe": format_recipe(recipe)},
+            sample=lambda last_layer: _sample_from(recipe, last_layer),
+            metadata={"weights": "recipe", "recipe": format_recipe(recipe)},
         )
     network = _apply_flags(networks.NETWORKS[settings.network], settings)
     weights_key, _ = make_keys(settings.seed)
 
-    def draw(last_layer: str) -> Params:
+    def sample(last_layer: str) -> Params:
         return random_weights(
             weights_key,
             network,
@@ -165,7 +165,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
             last_layer=last_layer,
         )
 
-    return Choice("random", network, draw, {"weights": "random"})
+    return Choice("random", network, sample, {"weights": "random"})
 
 
 def choose_trained(settings: NetworkSettings) -> Choice:
@@ -195,7 +195,7 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         for source in sources
     ]
 
-    def draw(last_layer: str) -> Params:
+    def sample(last_layer: str) -> Params:
         params = _cut(checkpoint, settings.trained_weights, last_layer)
         if not pictures:
             return params
@@ -205,12 +205,14 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         images = [picture.image for picture in pictures]
         return normalize_activations(network, params, images, last_layer=deepest)
 
-    facts = {
+    metadata = {
         "weights": "trained",
-        **checkpoint.facts,
-        "normalized_on": {picture.facts["source"]: picture.facts["sha256"] for picture in pictures},
+        **checkpoint.metadata,
+        "normalized_on": {
+            picture.metadata["source"]: picture.metadata["sha256"] for picture in pictures
+        },
     }
-    return Choice("trained", network, draw, facts)
+    return Choice("trained", network, sample, metadata)
 
 
 def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
@@ -269,7 +271,11 @@ def load_recipe(source: str) -> Recipe:
       UserError: if there is none or it is bad.
     """
     if source in SHIPPED_RECIPES:
-        text = importlib.resources.files("randviz").joinpath(f"recipes/{source}.txt").read_text()
+        text = (
+            importlib.resources.files("randviz.search")
+            .joinpath(f"recipes/{source}.txt")
+            .read_text()
+        )
     elif source.startswith("randviz-"):
         text = source
     else:
@@ -292,7 +298,7 @@ def _refuse_decided(settings: NetworkSettings, who: str, *decided: str) -> None:
             raise UserError(f"{who} decides --{field.name}; leave that flag out.")
 
 
-def _draw_from(recipe: Recipe, last_layer: str) -> Params:
+def _sample_from(recipe: Recipe, last_layer: str) -> Params:
     network = recipe.as_network()
     names = network.layer_names
     if names.index(network.canonical_name(last_layer)) > names.index(recipe.last_layer):
@@ -300,4 +306,4 @@ def _draw_from(recipe: Recipe, last_layer: str) -> Params:
             f"the recipe ends at {recipe.last_layer}, before layer {last_layer!r}; name a shallower"
             " layer, or select a deeper network."
         )
-    return recipe.draw(make_keys(recipe.seed)[0])
+    return recipe.sample(make_keys(recipe.seed)[0])

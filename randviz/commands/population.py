@@ -24,7 +24,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import (
     Choice,
@@ -34,12 +33,18 @@ from randviz.commands.network_choice import (
     describe_network,
     load_recipe,
 )
-from randviz.forecast import foresee
-from randviz.gaussian import draw_noise_image
-from randviz.images import replace_atomically
-from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.networks import NETWORKS, Network
-from randviz.population import (
+from randviz.host.charts import format_table, plot_boxes
+from randviz.host.estimate import check_resources
+from randviz.host.images import replace_atomically
+from randviz.host.processes import join_processes, together
+from randviz.host.quality import compare_images
+from randviz.host.records import Row, Rows
+from randviz.host.runs import Stopped, format_seconds, write_record
+from randviz.host.settings import list_values, run_command, setting
+from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import NETWORKS, Network
+from randviz.networks.weights import random_weights, weight_shapes
+from randviz.search.population import (
     AXIS,
     GivenNetwork,
     Kind,
@@ -49,18 +54,13 @@ from randviz.population import (
     reconstruct_through,
     summarize,
 )
-from randviz.processes import join_processes, together
-from randviz.quality import compare_images
-from randviz.rows import Row, Rows
-from randviz.runs import Stopped, format_seconds, write_record
-from randviz.settings import list_values, run_command, setting
+from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import UserError
-from randviz.weights import random_weights, weight_shapes
 
 KINDS = ("random", "ranvgg", "given", "trained")
 _LOG_SECONDS = 10.0
 # What a row does not depend on: how many others there are, and where it is computed and kept.
-_BESIDE_THE_POINT = (
+_EXCLUDED_FIELDS = (
     "num_networks",
     "num_noises",
     "out_dir",
@@ -136,14 +136,14 @@ class Study(NamedTuple):
       layers: canonical names, in forward order.
       pictures: by the name that the user gave.
       kinds: by name.
-      facts: everything that a row depends on, plain values.
+      metadata: everything that a row depends on, plain values.
     """
 
     networks: Mapping[str, Network]
     layers: tuple[str, ...]
     pictures: Mapping[str, Picture]
     kinds: Mapping[str, Kind]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def plan_study(settings: Settings) -> Study:
@@ -187,21 +187,21 @@ def plan_study(settings: Settings) -> Study:
         "trained": lambda: _give(choices["trained"], layers[-1]),
     }
     kinds = {kind: makers[kind]() for kind in settings.kinds}
-    facts = {
+    metadata = {
         "command": "population",
-        "settings": list_values(settings, *_BESIDE_THE_POINT),
-        "pictures": {name: picture.facts for name, picture in pictures.items()},
-        "reference": reference and reference.facts,
+        "settings": list_values(settings, *_EXCLUDED_FIELDS),
+        "pictures": {name: picture.metadata for name, picture in pictures.items()},
+        "reference": reference and reference.metadata,
         "networks": {
-            kind: {**describe_network(networks[kind]), **choice.facts}
+            kind: {**describe_network(networks[kind]), **choice.metadata}
             for kind, choice in choices.items()
         },
     }
-    return Study(networks, layers, pictures, kinds, facts)
+    return Study(networks, layers, pictures, kinds, metadata)
 
 
 def _give(choice: Choice, last_layer: str) -> GivenNetwork:
-    params = choice.draw(last_layer)
+    params = choice.sample(last_layer)
     # No deeper than needed, so that all kinds are one program.
     names = weight_shapes(choice.network, last_layer)
     return GivenNetwork({layer: params[layer] for layer in names})
@@ -249,11 +249,11 @@ def run(settings: Settings) -> None:
     """Measures what is missing, row by row, and sums up."""
     join_processes(settings.coordinator_address, settings.num_processes, settings.process_id)
     study = together(lambda: plan_study(settings))
-    if _foresee(settings, study):
+    if _check_resources(settings, study):
         return
     # One process writes, and only it need see the folder; what is left to do all must know.
     first = jax.process_index() == 0
-    kept = together(lambda: Rows(settings.out_dir, study.facts) if first else None)
+    kept = together(lambda: Rows(settings.out_dir, study.metadata) if first else None)
     cells = list_cells(settings, study)
     done = {_cell_of(row) for row in kept.rows} if kept else set()
     missing = np.array([cell not in done for cell in cells])
@@ -270,7 +270,7 @@ def run(settings: Settings) -> None:
         _conclude(settings, rows)
 
 
-def _foresee(settings: Settings, study: Study) -> bool:
+def _check_resources(settings: Settings, study: Study) -> bool:
     """Whether the command only tells what the whole study would take."""
     cells = list_cells(settings, study)
     num_steps = len(cells) * settings.num_steps
@@ -286,10 +286,10 @@ def _foresee(settings: Settings, study: Study) -> bool:
         params = random_weights(make_keys(settings.seed)[0], network, last_layer=study.layers[-1])
         return Inversion.of(network, params, largest, layer=study.layers[-1])
 
-    return foresee(
+    return check_resources(
         "population",
         make_objective,
-        draw_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
+        sample_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
         num_steps=-(-num_steps // jax.device_count()),
         dry_run=settings.dry_run,
     )
@@ -400,7 +400,7 @@ def _conclude(settings: Settings, rows: list[Row]) -> None:
     groups = summarize(rows)
     write_record(folder / "summary.json", {"measure": "distance", "groups": groups})
     with replace_atomically(folder / "box.png") as temporary:
-        draw_boxes(groups).savefig(temporary, dpi=120)
+        plot_boxes(groups).savefig(temporary, dpi=120)
     print(format_table(groups))
     print(f"population: wrote {folder}/rows.jsonl, summary.json and box.png")
 

@@ -17,18 +17,18 @@ import numpy as np
 
 from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
 from randviz.commands.network_choice import NetworkSettings, choose_untrained
-from randviz.forecast import foresee
-from randviz.gaussian import draw_noise_image
-from randviz.images import replace_atomically
-from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.networks import NETWORKS
-from randviz.quality import compare_images
-from randviz.recipe import Recipe, format_recipe
-from randviz.rows import Row, Rows
-from randviz.selection import LayerChoice, select_layer
-from randviz.settings import list_values, run_command, setting
+from randviz.host.estimate import check_resources
+from randviz.host.images import replace_atomically
+from randviz.host.quality import compare_images
+from randviz.host.records import Row, Rows
+from randviz.host.settings import list_values, run_command, setting
+from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import NETWORKS
+from randviz.networks.weights import random_weights, weight_shapes
+from randviz.search.recipe import Recipe, format_recipe
+from randviz.search.selection import LayerChoice, select_layer
+from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import UserError
-from randviz.weights import random_weights, weight_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +62,10 @@ def run(settings: Settings) -> None:
     inverted.check_image(picture.image.shape, settings.last_layer)
     layers = tuple(weight_shapes(network, settings.last_layer))
     make_objective = functools.partial(_make_largest, settings, inverted, picture.image)
-    if foresee(
+    if check_resources(
         "select",
         make_objective,
-        draw_noise_image(make_keys(settings.seed)[1], picture.image.shape[:2], std=NOISE_STD),
+        sample_noise_image(make_keys(settings.seed)[1], picture.image.shape[:2], std=NOISE_STD),
         num_steps=len(layers) * settings.num_candidates * settings.num_steps,
         dry_run=settings.dry_run,
         num_together=min(settings.batch_size, settings.num_candidates),
@@ -73,7 +73,7 @@ def run(settings: Settings) -> None:
         return
     kept = Rows(
         settings.out_dir,
-        {"settings": list_values(settings, "out_dir"), "reference": picture.facts["sha256"]},
+        {"settings": list_values(settings, "out_dir"), "reference": picture.metadata["sha256"]},
     )
     for index in range(len(kept.rows), len(layers)):
         began = time.monotonic()

@@ -2,7 +2,7 @@
 
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night.jpg --out_dir=out/starry_cat
-  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_shares=2,1
+  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
   randviz style --content_image=me.jpg --style_image=a.jpg --content_weight=100 --style_weight=1 \\
     --tv_weight=1000 --init=noise   (the numbers printed in the paper: no style comes of them)
 """
@@ -12,7 +12,6 @@ import functools
 import math
 from collections.abc import Sequence
 
-from randviz import style
 from randviz.commands.descent import (
     DescentSettings,
     Task,
@@ -22,8 +21,9 @@ from randviz.commands.descent import (
 )
 from randviz.commands.inputs import load_picture, make_keys
 from randviz.commands.network_choice import choose_network
-from randviz.settings import run_command, setting
-from randviz.style import Style, keep_colors
+from randviz.host.settings import run_command, setting
+from randviz.tasks import style
+from randviz.tasks.style import Style, keep_colors
 from randviz.types import UserError
 
 
@@ -37,7 +37,7 @@ class Settings(DescentSettings):
         "The painting: a path or the name of a sample; several, separated by commas, are blended"
         " (a name with a comma in it stands in double quotes).",
     )
-    style_shares: tuple[str, ...] = setting(
+    style_blend_weights: tuple[str, ...] = setting(
         (), "How much each painting counts, numbers separated by commas; equal if not given."
     )
     content_layers: tuple[str, ...] = setting(
@@ -71,7 +71,7 @@ def run(settings: Settings) -> None:
         load_picture("style_image", source, settings.image_size, square=settings.square)
         for source in settings.style_image
     ]
-    shares = read_shares(settings.style_shares, len(paintings))
+    shares = read_blend_weights(settings.style_blend_weights, len(paintings))
     choice = choose_network(settings)
     network = choice.network.with_offset(style.INPUT_OFFSET)
     content_layers = network.canonical_names(settings.content_layers)
@@ -81,7 +81,7 @@ def run(settings: Settings) -> None:
     for painting in paintings:
         network.check_image(painting.image.shape, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = choice.draw(deepest)
+    params = choice.sample(deepest)
     make_objective = functools.partial(
         Style.of,
         network,
@@ -93,8 +93,8 @@ def run(settings: Settings) -> None:
         content_weight=settings.content_weight,
         style_weight=settings.style_weight,
         tv_weight=settings.tv_weight,
-        style_shares=shares,
-        reading=settings.reading,
+        style_blend_weights=shares,
+        gradient_reduction=settings.gradient_reduction,
     )
 
     def layer_weights(objective: Style) -> dict[str, dict[str, float]]:
@@ -122,7 +122,7 @@ def run(settings: Settings) -> None:
     )
 
 
-def read_shares(words: Sequence[str], count: int) -> list[float] | None:
+def read_blend_weights(words: Sequence[str], count: int) -> list[float] | None:
     """Reads one positive number for each painting, or None from no words.
 
     Raises:
@@ -136,8 +136,8 @@ def read_shares(words: Sequence[str], count: int) -> list[float] | None:
         shares = []
     if len(shares) != count or not all(0 < share < math.inf for share in shares):
         raise UserError(
-            f"--style_shares={','.join(words)} must be {count} positive numbers, one for each"
-            " style image, separated by commas."
+            f"--style_blend_weights={','.join(words)} must be {count} positive numbers, one for"
+            " each style image, separated by commas."
         )
     return shares
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from randviz import texture
 from randviz.commands.descent import (
     DescentSettings,
     Task,
@@ -22,8 +21,9 @@ from randviz.commands.descent import (
 )
 from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
 from randviz.commands.network_choice import choose_network
-from randviz.settings import run_command, setting
-from randviz.texture import Texture
+from randviz.host.settings import run_command, setting
+from randviz.tasks import texture
+from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
 
@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
     network.check_image(picture.image.shape, layers[-1])
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = choice.draw(layers[-1])
+    params = choice.sample(layers[-1])
     make_objective = functools.partial(
         Texture.of,
         network,
@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
         picture.image,
         layers=layers,
         shape=(height, width),
-        reading=settings.reading,
+        gradient_reduction=settings.gradient_reduction,
     )
 
     def layer_weights(objective: Texture) -> dict[str, dict[str, float]]:

@@ -23,8 +23,6 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
-from randviz import texture
-from randviz.charts import format_markdown
 from randviz.commands.descent import paper_layer_weights
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
@@ -43,17 +41,23 @@ from randviz.experiments.figure import (
     name_of,
 )
 from randviz.experiments.held_out import measure_texture_error
-from randviz.gauge import normalize_gauge
-from randviz.grids import draw_grid
-from randviz.images import replace_atomically, save_image
-from randviz.inversion import NOISE_STD, Inversion
-from randviz.losses import READINGS, content_layer_weights, texture_layer_weights
-from randviz.networks import PAPER_SCALE, Network
-from randviz.rows import Row
-from randviz.settings import setting
-from randviz.texture import Texture
+from randviz.host.charts import format_markdown
+from randviz.host.grids import render_grid
+from randviz.host.images import replace_atomically, save_image
+from randviz.host.records import Row
+from randviz.host.settings import setting
+from randviz.networks.network import PAPER_SCALE, Network
+from randviz.networks.rescaling import rescale_weights
+from randviz.networks.weights import random_weights
+from randviz.objectives.losses import (
+    GRADIENT_REDUCTIONS,
+    content_layer_weights,
+    texture_layer_weights,
+)
+from randviz.tasks import texture
+from randviz.tasks.inversion import NOISE_STD, Inversion
+from randviz.tasks.texture import Texture
 from randviz.types import Image, Params
-from randviz.weights import random_weights
 
 OFFSETS = ("0", "mean")
 SCALES = (0.001, PAPER_SCALE, 0.1, 1.0)
@@ -125,7 +129,7 @@ def measure(settings: Settings, cell: Row) -> Row:
 def weigh_equally(objective: Texture, network: Network, params: Params) -> Texture:
     """The same texture with μ = 1 in every layer, at the scale of the weights as drawn."""
     deepest = network.canonical_names(tuple(objective.layer_weights))[-1]
-    _, exponents = normalize_gauge(network, params, deepest)
+    _, exponents = rescale_weights(network, params, deepest)
     # The loss is of degree four in features that the gauge made 2^k times as large.
     weights = {layer: jnp.ldexp(1.0, -4 * exponents[layer]) for layer in objective.layer_weights}
     return objective.replace(layer_weights=weights)
@@ -139,8 +143,8 @@ def _measure_texture(settings: Settings, cell: Row) -> Row:
     if cell["mu"] == "one":
         objective = weigh_equally(objective, network, params)
     start = draw_start(settings, source, texture.NOISE_STD)
-    image, facts = descend_cell(settings, cell, objective, start)
-    return {"error": measure_texture_error(image, source), **facts}
+    image, metadata = descend_cell(settings, cell, objective, start)
+    return {"error": measure_texture_error(image, source), **metadata}
 
 
 def _make_inversion(settings: Settings, cell: Row):
@@ -155,25 +159,29 @@ def _make_inversion(settings: Settings, cell: Row):
 
 def _measure_inversion(settings: Settings, cell: Row) -> Row:
     make, start = _make_inversion(settings, cell)
-    image, facts = descend_cell(settings, cell, make(), start)
-    return {**measure_picture(settings, {**cell, "weights": "random"}, image), **facts}
+    image, metadata = descend_cell(settings, cell, make(), start)
+    return {**measure_picture(settings, {**cell, "weights": "random"}, image), **metadata}
 
 
 def _measure_spans(settings: Settings, cell: Row) -> Row:
-    """ω and μ of one network as the paper states them, for both offsets and both readings."""
+    """ω and μ of one network as the paper states them, both offsets and both reductions."""
     image = load(settings, "image", settings.image[0]).image
     layers = _network(settings, "0").canonical_names(settings.span_layers)
     params = _draw(settings, cell["network"], settings.scale, layers[-1])
     found: Row = {}
     for offset in OFFSETS:
         network = _network(settings, offset)
-        normalized, _ = normalize_gauge(network, params, layers[-1])
+        normalized, _ = rescale_weights(network, params, layers[-1])
         state = functools.partial(paper_layer_weights, network, params, normalized)
-        for reading in READINGS:
-            omega = content_layer_weights(network, normalized, image, layers, reading=reading)
-            mu = texture_layer_weights(network, normalized, image, layers, reading=reading)
-            found[f"omega, {offset}, {reading}"] = state(omega, degree=2)
-            found[f"mu, {offset}, {reading}"] = state(mu, degree=4)
+        for reduction in GRADIENT_REDUCTIONS:
+            omega = content_layer_weights(
+                network, normalized, image, layers, gradient_reduction=reduction
+            )
+            mu = texture_layer_weights(
+                network, normalized, image, layers, gradient_reduction=reduction
+            )
+            found[f"omega, {offset}, {reduction}"] = state(omega, degree=2)
+            found[f"mu, {offset}, {reduction}"] = state(mu, degree=4)
     return found
 
 
@@ -188,7 +196,7 @@ def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
     return [row for row in rows if row["cell"]["part"] == part]
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws textures, spans and the table."""
     sources = settings.texture_image
     pictures: list[list[Image | None]] = [
@@ -199,7 +207,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         found = [find_row(rows, part="mu", image=source, mu=mu) for source in sources]
         pictures.append([row and load_result(folder, row["cell"]) for row in found])
         captions.append([row and f"error {row['error']:.3f}" for row in found])
-    panel = draw_grid(
+    panel = render_grid(
         pictures,
         row_labels=["the source", "μ automatic", "μ = 1"],
         column_labels=[name_of(source) for source in sources],
@@ -214,7 +222,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
 
 
 def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
-    """ω, μ, and the one reading over the other, by layer; a point for each network."""
+    """ω, μ, and the one gradient reduction over the other, by layer; a point for each network."""
     figure = matplotlib.figure.Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     for index, offset in enumerate(OFFSETS):
@@ -224,7 +232,7 @@ def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
                 axis.semilogy(list(values), list(values.values()), ".-", color=f"C{index}", lw=0.5)
             axis.set_title({"omega": "ω", "mu": "μ"}[factor] + f" at σ = {PAPER_SCALE}")
         for row in rows:
-            ratios = _ratio_of_readings(row, offset)
+            ratios = _ratio_of_reductions(row, offset)
             axes[2].semilogy(list(ratios), list(ratios.values()), ".-", color=f"C{index}", lw=0.5)
         axes[2].plot([], [], color=f"C{index}", label=f"offset {offset}")
     for axis in axes:
@@ -234,9 +242,9 @@ def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _ratio_of_readings(row: Row, offset: str) -> dict[str, float]:
+def _ratio_of_reductions(row: Row, offset: str) -> dict[str, float]:
     """|mean g| / mean |g| by layer; weights are their reciprocals."""
-    ours, letter = (row[f"mu, {offset}, {reading}"] for reading in READINGS)
+    ours, letter = (row[f"mu, {offset}, {reduction}"] for reduction in GRADIENT_REDUCTIONS)
     return {layer: ours[layer] / letter[layer] for layer in ours}
 
 
@@ -285,7 +293,7 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
     spans = _of_part(rows, "spans")
     shared = {"figure": "ablation"}
     readings = {
-        offset: [float(np.mean(list(_ratio_of_readings(row, offset).values()))) for row in spans]
+        offset: [float(np.mean(list(_ratio_of_reductions(row, offset).values()))) for row in spans]
         for offset in OFFSETS
     }
     return [

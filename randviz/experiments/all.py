@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from randviz.charts import format_markdown
 from randviz.experiments.claims import VERDICTS
 from randviz.experiments.page import Section, format_page
-from randviz.images import replace_atomically
-from randviz.runs import Stopped, write_record
-from randviz.settings import CommandSettings, run_command, setting
+from randviz.host.charts import format_markdown
+from randviz.host.images import replace_atomically
+from randviz.host.runs import Stopped, write_record
+from randviz.host.settings import CommandSettings, run_command, setting
 from randviz.types import UserError
 
 FIGURES = (
@@ -144,7 +144,7 @@ def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
         command=" ".join(
             [f"python -m randviz.experiments.{name}", *_list_words(settings, name, module)[:2]]
         ),
-        facts=json.loads((folder / "run.json").read_text()),
+        metadata=json.loads((folder / "run.json").read_text()),
         pictures=sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]),
         tables=sorted(folder.glob("*.md")),
         claims=json.loads(found.read_text())["claims"] if found.exists() else [],

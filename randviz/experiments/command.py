@@ -10,20 +10,20 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from randviz import lbfgs
+from randviz.descent import lbfgs
 from randviz.experiments.claims import Claim
-from randviz.forecast import foresee
-from randviz.rows import Row, Rows
-from randviz.runs import write_record
-from randviz.settings import list_values, run_command
+from randviz.host.estimate import check_resources
+from randviz.host.records import Row, Rows
+from randviz.host.runs import write_record
+from randviz.host.settings import list_values, run_command
 from randviz.types import Image, UserError
 
 # Which file trained weights come from stands in the rows of those weights.
-BESIDE_THE_POINT = ("out_dir", "trained_weights", "alexnet_weights")
+EXCLUDED_FIELDS = ("out_dir", "trained_weights", "alexnet_weights")
 
 
 class Descent(NamedTuple):
-    """The largest descent of an experiment, by which its memory and time are foreseen.
+    """The largest descent of an experiment, by which its memory and time are estimated.
 
     Attributes:
       make_objective: makes its objective.
@@ -49,18 +49,18 @@ class Experiment(NamedTuple):
       name: its module's name.
       settings_class: data class of `setting` fields, `out_dir` among them.
       cells: settings → what is to be measured, each a dictionary of plain values.
-      measure: (settings, cell) → the row's facts, plain values too.
-      draw: (settings, rows, folder) → None; reads rows and what `measure` left in the folder, and
+      measure: (settings, cell) → the row's metadata, plain values too.
+      plot: (settings, rows, folder) → None; reads rows and what `measure` left in the folder, and
         may print.
       judge: (settings, rows) → the claims.
-      largest: settings → the largest descent, for experiments that can be foreseen.
+      largest: settings → the largest descent, for experiments that can be estimated.
     """
 
     name: str
     settings_class: type
     cells: Callable[[Any], list[Row]]
     measure: Callable[[Any, Row], Row]
-    draw: Callable[[Any, list[Row], pathlib.Path], None]
+    plot: Callable[[Any, list[Row], pathlib.Path], None]
     judge: Callable[[Any, list[Row]], list[Claim]] = claim_nothing
     largest: Callable[[Any], Descent] | None = None
 
@@ -79,7 +79,7 @@ def gather(module: ModuleType) -> Experiment:
         settings_class=module.Settings,
         cells=module.cells,
         measure=module.measure,
-        draw=module.draw,
+        plot=module.plot,
         judge=getattr(module, "judge_rows", claim_nothing),
         largest=getattr(module, "largest", None),
     )
@@ -96,18 +96,18 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
     def run(settings: Any) -> None:
         cells = experiment.cells(settings)
         if getattr(settings, "dry_run", False):
-            _foresee(experiment, settings)
+            _check_resources(experiment, settings)
             return
         kept = Rows(
             settings.out_dir,
             {
                 "experiment": experiment.name,
-                "settings": list_values(settings, *BESIDE_THE_POINT),
+                "settings": list_values(settings, *EXCLUDED_FIELDS),
             },
         )
         missing = kept.missing(cells)
         if missing:
-            _foresee(experiment, settings)
+            _check_resources(experiment, settings)
         for index, cell in enumerate(missing, len(cells) - len(missing) + 1):
             words = " ".join(str(value) for value in cell.values())
             print(f"{experiment.name}: {index}/{len(cells)} {words}", flush=True)
@@ -122,7 +122,7 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
                 f"{kept.folder} holds rows of {len(files)} files of trained weights; choose another"
                 " --out_dir."
             )
-        experiment.draw(settings, in_order, kept.folder)
+        experiment.plot(settings, in_order, kept.folder)
         found = experiment.judge(settings, in_order)
         if experiment.judge is not claim_nothing:
             claims = [claim._asdict() for claim in found]
@@ -134,11 +134,11 @@ def run_experiment(experiment: Experiment, argv: Sequence[str], doc: str) -> int
     return run_command(name, experiment.settings_class, run, argv, doc)
 
 
-def _foresee(experiment: Experiment, settings: Any) -> None:
+def _check_resources(experiment: Experiment, settings: Any) -> None:
     """Refuses what will not fit into memory, and tells what it would take if that was asked for."""
     if experiment.largest:
         descent = experiment.largest(settings)
-        foresee(
+        check_resources(
             experiment.name,
             descent.make_objective,
             descent.start,

@@ -36,11 +36,11 @@ from randviz.experiments.figure import (
     measure_inversion,
     measure_picture,
 )
-from randviz.grids import draw_grid
-from randviz.images import save_image
-from randviz.inversion import NOISE_STD, Inversion
-from randviz.rows import Row
-from randviz.settings import setting
+from randviz.host.grids import render_grid
+from randviz.host.images import save_image
+from randviz.host.records import Row
+from randviz.host.settings import setting
+from randviz.tasks.inversion import NOISE_STD, Inversion
 
 ALEXNET = "alexnet"
 # Mahendran and Vedaldi's, for conv3 and conv4 (BUILD_NOTES.md).
@@ -87,12 +87,16 @@ def measure(settings: Settings, cell: Row) -> Row:
     choice = _choose_alexnet(settings)
     picture = load(settings, "image", cell["image"]).image
     objective = Inversion.of(
-        choice.network, choice.draw(cell["layer"]), picture, layer=cell["layer"], **_ALEXNET_OPTIONS
+        choice.network,
+        choice.sample(cell["layer"]),
+        picture,
+        layer=cell["layer"],
+        **_ALEXNET_OPTIONS,
     )
     start = draw_start(settings, picture, NOISE_STD)
-    image, facts = descend_cell(settings, cell, objective, start)
-    file = {"alexnet_sha256": choice.facts["sha256"]}
-    return {**measure_picture(settings, cell, image), **facts, **file}
+    image, metadata = descend_cell(settings, cell, objective, start)
+    file = {"alexnet_sha256": choice.metadata["sha256"]}
+    return {**measure_picture(settings, cell, image), **metadata, **file}
 
 
 @functools.cache
@@ -109,7 +113,7 @@ def largest(settings: Settings) -> Descent:
     return largest_inversion(settings, settings.image, deepest, len(todo))
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the grid."""
     untrained, _ = list_labels(settings)
     layers = list(
@@ -132,7 +136,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
                 for layer, row in zip(columns, found, strict=True)
             ]
         )
-    panel = draw_grid(
+    panel = render_grid(
         pictures,
         row_labels=[untrained, "trained VGG-19", "trained AlexNet"],
         column_labels=wide,

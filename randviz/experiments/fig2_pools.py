@@ -33,11 +33,11 @@ from randviz.experiments.figure import (
     name_of,
     picture_path,
 )
-from randviz.grids import draw_grid
-from randviz.images import load_image, save_image
-from randviz.quality import correlate_contours
-from randviz.rows import Row
-from randviz.settings import setting
+from randviz.host.grids import render_grid
+from randviz.host.images import load_image, save_image
+from randviz.host.quality import correlate_contours
+from randviz.host.records import Row
+from randviz.host.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def largest(settings: Settings) -> Descent:
     return largest_inversion(settings, settings.image[0], todo[-1]["layer"], len(todo))
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws a panel for each picture."""
     labels = list_labels(settings)
     layers = list(dict.fromkeys(row["cell"]["layer"] for row in rows))
@@ -88,7 +88,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
             [find_row(rows, image=source, weights=label, layer=layer) for layer in layers]
             for label in labels
         ]
-        panel = draw_grid(
+        panel = render_grid(
             [
                 [beside] + [row and load_result(folder, row["cell"]) for row in line]
                 for beside, line in zip((target, target), found, strict=True)

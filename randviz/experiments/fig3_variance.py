@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from randviz.charts import draw_boxes, format_table
 from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent, run_module
@@ -28,23 +27,24 @@ from randviz.experiments.figure import (
     FigureSettings,
     choose_networks,
     descend_cell,
-    draw_params,
     load,
     log_ratio,
     make_inversion,
     measure_picture,
     name_of,
+    sample_params,
 )
-from randviz.gaussian import draw_noise_image
-from randviz.images import replace_atomically
-from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.networks import NETWORKS
-from randviz.population import summarize
-from randviz.rows import Row
-from randviz.selection import select_weights
-from randviz.settings import setting
+from randviz.host.charts import format_table, plot_boxes
+from randviz.host.images import replace_atomically
+from randviz.host.records import Row
+from randviz.host.settings import setting
+from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import NETWORKS
+from randviz.networks.weights import random_weights, weight_shapes
+from randviz.search.population import summarize
+from randviz.search.selection import select_weights
+from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import Params, UserError
-from randviz.weights import random_weights, weight_shapes
 
 KINDS = ("random", "ranvgg", TRAINED)
 
@@ -97,7 +97,7 @@ def cells(settings: Settings) -> list[Row]:
 def make_params(settings: Settings, kind: str, sample: int) -> Params:
     """The weights of one sample, down to the deepest layer inverted."""
     if kind == TRAINED:
-        return draw_params(settings, TRAINED)
+        return sample_params(settings, TRAINED)
     key = jax.random.fold_in(make_keys(settings.seed)[0], sample)
     network = choose_networks(settings)["random"].network.with_offset(INPUT_OFFSET)
     scales = {"scale": settings.scale, "bias_scale": settings.bias_scale}
@@ -126,9 +126,9 @@ def measure(settings: Settings, cell: Row) -> Row:
     picture = load(settings, "image", cell["image"]).image
     objective = Inversion.of(network, params, picture, layer=cell["layer"])
     noise_key = jax.random.fold_in(make_keys(settings.seed)[1], cell["sample"])
-    start = draw_noise_image(noise_key, picture.shape[:2], std=NOISE_STD)
-    image, facts = descend_cell(settings, cell, objective, start)
-    return {**measure_picture(settings, cell, image), **facts}
+    start = sample_noise_image(noise_key, picture.shape[:2], std=NOISE_STD)
+    image, metadata = descend_cell(settings, cell, objective, start)
+    return {**measure_picture(settings, cell, image), **metadata}
 
 
 def largest(settings: Settings) -> Descent:
@@ -146,7 +146,7 @@ def largest(settings: Settings) -> Descent:
     return Descent(make, start, num_steps)
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the boxes and prints their table."""
     groups = summarize(
         [
@@ -163,7 +163,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         ]
     )
     with replace_atomically(folder / "box.png") as temporary:
-        draw_boxes(groups).savefig(temporary, dpi=120)
+        plot_boxes(groups).savefig(temporary, dpi=120)
     print(format_table(groups))
 
 

@@ -35,11 +35,11 @@ from randviz.experiments.figure import (
     name_of,
     picture_path,
 )
-from randviz.grids import draw_grid
-from randviz.images import replace_atomically, save_image
-from randviz.quality import compare_images
-from randviz.rows import Row
-from randviz.settings import setting
+from randviz.host.grids import render_grid
+from randviz.host.images import replace_atomically, save_image
+from randviz.host.quality import compare_images
+from randviz.host.records import Row
+from randviz.host.settings import setting
 from randviz.types import Image
 
 POINTS = 40  # places along the descent at which the distance is measured
@@ -93,7 +93,7 @@ def measure(settings: Settings, cell: Row) -> Row:
 
     num_steps = settings.num_steps * (2 if cell["weights"] == TRAINED else 1)
     every = max(settings.num_steps // POINTS, 1)
-    image, facts = descend_cell(
+    image, metadata = descend_cell(
         settings, cell, make(), start, num_steps=num_steps, save_every=every, show=show
     )
     row = measure_picture(settings, cell, image)
@@ -101,7 +101,7 @@ def measure(settings: Settings, cell: Row) -> Row:
     if settings.num_steps == num_steps:
         save_image(picture_path(settings.out_dir, cell, f"_{num_steps}"), image)
     path.unlink(missing_ok=True)
-    return {**row, **facts, "curve": curve}
+    return {**row, **metadata, "curve": curve}
 
 
 def largest(settings: Settings) -> Descent:
@@ -111,7 +111,7 @@ def largest(settings: Settings) -> Descent:
     return largest_inversion(settings, settings.image[0], settings.layer, count)
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the curves and the pictures on the way."""
     labels = list_labels(settings)
     with replace_atomically(folder / "curves.png") as temporary:
@@ -130,7 +130,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
             words.append(f"distance {twice['distance']:.1f}" if twice else " ")
             pictures.append(line)
             captions.append([word or "" for word in words] if row else [None] * len(line))
-    panel = draw_grid(
+    panel = render_grid(
         pictures,
         row_labels=names,
         column_labels=[*(f"step {step}" for step in steps), f"step {2 * settings.num_steps}"],

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from randviz import texture
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent, run_module
 from randviz.experiments.figure import (
@@ -27,7 +26,6 @@ from randviz.experiments.figure import (
     FigureSettings,
     choose_networks,
     descend_cell,
-    draw_params,
     draw_start,
     find_row,
     identify_weights,
@@ -37,13 +35,15 @@ from randviz.experiments.figure import (
     log_ratio,
     name_of,
     picture_path,
+    sample_params,
 )
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
-from randviz.grids import draw_grid
-from randviz.images import load_image, save_image
-from randviz.rows import Row
-from randviz.settings import setting
-from randviz.texture import Texture
+from randviz.host.grids import render_grid
+from randviz.host.images import load_image, save_image
+from randviz.host.records import Row
+from randviz.host.settings import setting
+from randviz.tasks import texture
+from randviz.tasks.texture import Texture
 from randviz.types import Image
 
 
@@ -78,7 +78,7 @@ def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Texture], 
     network = choose_networks(settings)[cell["weights"]].network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers)
     chosen = layers[: layers.index(cell["top"]) + 1]
-    params = draw_params(settings, cell["weights"])
+    params = sample_params(settings, cell["weights"])
     noise = draw_start(settings, source, texture.NOISE_STD)
     return functools.partial(Texture.of, network, params, source, layers=chosen), noise
 
@@ -86,13 +86,13 @@ def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Texture], 
 def measure(settings: Settings, cell: Row) -> Row:
     """Synthesises one texture and asks another network how near it comes."""
     make, start = make_texture(settings, cell)
-    _, facts = descend_cell(settings, cell, make(), start)
+    _, metadata = descend_cell(settings, cell, make(), start)
     image = load_image(picture_path(settings.out_dir, cell))
     source = load(settings, "texture_image", cell["texture"]).image
     return {
         "error": measure_texture_error(image, source),
         "patch_distance": measure_patch_distance(image, source),
-        **facts,
+        **metadata,
         **identify_weights(settings, cell["weights"]),
     }
 
@@ -104,7 +104,7 @@ def largest(settings: Settings) -> Descent:
     return Descent(*make_texture(settings, deepest), len(todo) * settings.num_steps)
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the panel, the sources above."""
     untrained, _ = list_labels(settings)
     tops = list(dict.fromkeys(row["cell"]["top"] for row in rows))
@@ -118,7 +118,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
         pictures.append([row and load_result(folder, row["cell"]) for row in found])
         captions.append([row and _describe(row) for row in found])
         names.append(f"trained, to {top}" if label == TRAINED else f"{label}, to {top}")
-    panel = draw_grid(
+    panel = render_grid(
         pictures,
         row_labels=names,
         column_labels=[name_of(source) for source in sources],

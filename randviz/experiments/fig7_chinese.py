@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from randviz.experiments import stylization
 from randviz.experiments.claims import Claim
 from randviz.experiments.command import run_module
-from randviz.rows import Row
-from randviz.settings import setting
+from randviz.host.records import Row
+from randviz.host.settings import setting
 
-cells, measure, draw = stylization.cells, stylization.measure, stylization.draw
+cells, measure, plot = stylization.cells, stylization.measure, stylization.plot
 largest = stylization.largest
 
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from randviz import lbfgs
 from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import Choice, NetworkSettings, choose_both
-from randviz.experiments.command import BESIDE_THE_POINT, Descent
-from randviz.gaussian import draw_noise_image
-from randviz.images import load_image, save_image
-from randviz.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.quality import compare_images
-from randviz.rows import Row
-from randviz.runs import descend, forget, prepare_folder
-from randviz.settings import list_values, setting
+from randviz.descent import lbfgs
+from randviz.experiments.command import EXCLUDED_FIELDS, Descent
+from randviz.host.images import load_image, save_image
+from randviz.host.quality import compare_images
+from randviz.host.records import Row
+from randviz.host.runs import delete_checkpoint, descend, prepare_folder
+from randviz.host.settings import list_values, setting
+from randviz.networks.gaussian import sample_noise_image
+from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import Image, Params
 
 TRAINED = "trained"
@@ -57,9 +57,9 @@ def list_labels(settings: FigureSettings) -> list[str]:
 
 
 @functools.lru_cache(maxsize=2)
-def draw_params(settings: FigureSettings, label: str) -> Params:
+def sample_params(settings: FigureSettings, label: str) -> Params:
     """The weights of one of the networks, down to the last layer of any figure."""
-    return choose_networks(settings)[label].draw(LAST_LAYER)
+    return choose_networks(settings)[label].sample(LAST_LAYER)
 
 
 @functools.cache
@@ -109,19 +109,19 @@ def descend_cell(
       [H, W, 3], not clipped, and final_loss, evaluations and seconds for the row.
     """
     folder = prepare_folder(settings.out_dir)
-    facts = (list_values(settings, *BESIDE_THE_POINT), cell)
+    metadata = (list_values(settings, *EXCLUDED_FIELDS), cell)
     run = descend(
         objective,
         start,
         num_steps=num_steps or settings.num_steps,
         folder=folder,
-        facts=facts,
+        metadata=metadata,
         save_every=save_every,
         show=show,
         label="  descent",
     )
     save_image(picture_path(folder, cell), run.image)
-    forget(folder, facts)
+    delete_checkpoint(folder, metadata)
     return run.image, {
         "final_loss": float(run.trace.loss[-1]),
         "evaluations": int(run.trace.evaluations.sum()),
@@ -131,7 +131,7 @@ def descend_cell(
 
 def draw_start(settings: FigureSettings, image: Image, std: float) -> Image:
     """The noise that all descents of a figure on an image of this size start from."""
-    return draw_noise_image(make_keys(settings.seed)[1], image.shape[:2], std=std)
+    return sample_noise_image(make_keys(settings.seed)[1], image.shape[:2], std=std)
 
 
 def make_inversion(
@@ -141,7 +141,7 @@ def make_inversion(
     picture = load(settings, "image", source)
     network = choose_networks(settings)[label].network.with_offset(INPUT_OFFSET)
     check_picture(picture, network, layer)
-    params = draw_params(settings, label)
+    params = sample_params(settings, label)
     noise = draw_start(settings, picture.image, NOISE_STD)
     make = functools.partial(Inversion.of, network, params, picture.image, layer=layer)
     return make, noise
@@ -158,25 +158,25 @@ def largest_inversion(
 def measure_inversion(settings: FigureSettings, cell: Row) -> Row:
     """Rebuilds the cell's picture from the cell's layer and measures how near it comes."""
     make, start = make_inversion(settings, cell["image"], cell["weights"], cell["layer"])
-    image, facts = descend_cell(settings, cell, make(), start)
-    return {**measure_picture(settings, cell, image), **facts}
+    image, metadata = descend_cell(settings, cell, make(), start)
+    return {**measure_picture(settings, cell, image), **metadata}
 
 
 def measure_picture(settings: FigureSettings, cell: Row, image: Image) -> Row:
     """The distances of a reconstruction from the cell's picture, and whose weights it came of."""
     measures = compare_images(image, load(settings, "image", cell["image"]).image)
-    facts = {
+    metadata = {
         name: value if math.isfinite(value) else None  # JSON has no infinity
         for name, value in measures.items()
     }
-    return {**facts, **identify_weights(settings, cell["weights"])}
+    return {**metadata, **identify_weights(settings, cell["weights"])}
 
 
 def identify_weights(settings: FigureSettings, label: str) -> Row:
     """Which file trained weights came from, nothing for others."""
     if label != TRAINED:
         return {}
-    return {"weights_sha256": choose_networks(settings)[label].facts["sha256"]}
+    return {"weights_sha256": choose_networks(settings)[label].metadata["sha256"]}
 
 
 def find_row(rows: Sequence[Row], **cell: object) -> Row | None:

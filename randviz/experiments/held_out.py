@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.commands.inputs import make_keys
-from randviz.gauge import normalize_gauge
-from randviz.losses import mean_gram
-from randviz.networks import VGG19, features
-from randviz.texture import INPUT_OFFSET, LAYERS
+from randviz.networks.network import VGG19, features
+from randviz.networks.rescaling import rescale_weights
+from randviz.networks.weights import random_weights
+from randviz.objectives.losses import mean_gram
+from randviz.tasks.texture import INPUT_OFFSET, LAYERS
 from randviz.types import Array, Image, Params
-from randviz.weights import random_weights
 
 # Of the network that is asked; no command's default is near it.
 _SEED = 20161205
@@ -46,7 +46,7 @@ def measure_texture_error(image: Image, source: Image) -> float:
 def _compare(params: Params, image: Image, source: Image) -> Array:
     # Under many weights one image's features are often too small to be squared.
     network = VGG19.with_offset(INPUT_OFFSET).for_one_evaluation()
-    params, _ = normalize_gauge(network, params, LAYERS[-1])
+    params, _ = rescale_weights(network, params, LAYERS[-1])
     found, wanted = (features(network, params, x, LAYERS) for x in (image, source))
     errors = []
     for layer in LAYERS:

@@ -33,7 +33,7 @@ class Section(NamedTuple):
       title: what was done, in a few words.
       words: the module's docstring; its example is left out, for the command is shown.
       command: the command that made it.
-      facts: settings and machine as in run.json, plain values, which may be nested.
+      metadata: settings and machine as in run.json, plain values, which may be nested.
       pictures: PNG or JPEG files.
       tables: Markdown files of tables and paragraphs; links and HTML in them stay text.
       claims: mappings with statement, figure, measure, groups (texts), n, effect (None where there
@@ -45,7 +45,7 @@ class Section(NamedTuple):
     title: str
     words: str
     command: str
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     pictures: Sequence[pathlib.Path]
     tables: Sequence[pathlib.Path]
     claims: Sequence[Mapping[str, Any]]
@@ -154,10 +154,10 @@ def _format_section(section: Section) -> str:
     # Each word is kept in one line where it fits: browsers would break it after a hyphen.
     command = re.sub(r"\S+", r"<span>\g<0></span>", html.escape(section.command))
     parts.append(f"<h3>How it was made</h3><pre><code>{command}</code></pre>")
-    if section.facts:
+    if section.metadata:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-            for name, value in _list_facts(section.facts)
+            for name, value in _list_facts(section.metadata)
         )
         parts.append(
             f"<details><summary>Settings and machine</summary>{_open_box('Settings and machine')}"
@@ -213,7 +213,7 @@ def _format_markdown_file(section: Section, path: pathlib.Path) -> str:
 
 
 def _format_claim(claim: Mapping[str, Any]) -> str:
-    facts = {
+    metadata = {
         "Shown in": html.escape(claim["figure"]),
         "Measure": html.escape(claim["measure"]),
         "Groups": html.escape(", ".join(claim["groups"])),
@@ -221,7 +221,7 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
         "Effect, 95 %": _format_effect(claim),
     }
     listed = "".join(
-        f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in facts.items() if text
+        f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in metadata.items() if text
     )
     return (
         f"<p>{_format_verdict(claim['verdict'])} {html.escape(claim['statement'])}</p>"
@@ -229,9 +229,9 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
     )
 
 
-def _list_facts(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _list_facts(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Names and values, those of a mapping within with its name before theirs."""
-    for name, value in facts.items():
+    for name, value in metadata.items():
         if isinstance(value, Mapping):
             yield from _list_facts(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):

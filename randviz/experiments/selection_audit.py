@@ -24,7 +24,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from randviz import networks
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
 from randviz.experiments.claims import Estimate
@@ -38,15 +37,16 @@ from randviz.experiments.selection_statistics import (
     rank_of_race,
     summarize,
 )
-from randviz.images import load_image, replace_atomically
-from randviz.inversion import Inversion
-from randviz.networks import Network
-from randviz.quality import compare_images
-from randviz.rows import Row
-from randviz.selection import LayerChoice, select_layer
-from randviz.settings import CommandSettings, setting
+from randviz.host.images import load_image, replace_atomically
+from randviz.host.quality import compare_images
+from randviz.host.records import Row
+from randviz.host.settings import CommandSettings, setting
+from randviz.networks import network as networks
+from randviz.networks.network import Network
+from randviz.networks.weights import random_weights, weight_shapes
+from randviz.search.selection import LayerChoice, select_layer
+from randviz.tasks.inversion import Inversion
 from randviz.types import Image
-from randviz.weights import random_weights, weight_shapes
 
 FORMULA = """\
 The prediction: the expected minimum of K independent draws from a pool of N sorted numbers x_(i) is
@@ -260,11 +260,11 @@ def _as_json(thing: Any) -> Any:
     return thing
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the panels, writes and prints the verdict, and ends with the JSON line."""
     findings = summarize(settings, rows)
     verdict = describe(settings, findings)
-    plot(settings, rows, findings, folder / "audit.png")
+    plot_audit(settings, rows, findings, folder / "audit.png")
     with replace_atomically(folder / "verdict.md") as temporary:
         temporary.write_text(
             f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n"
@@ -279,7 +279,7 @@ def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     print(json.dumps(_as_json(findings)))
 
 
-def plot(
+def plot_audit(
     settings: Settings, rows: Sequence[Row], findings: dict[str, Any], path: pathlib.Path
 ) -> None:
     """Draws six panels: gains, gains in distance, transfer, ranking, the race, and stacking."""

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.stats
 
 from randviz.experiments.claims import Estimate, bootstrap
-from randviz.rows import Row
+from randviz.host.records import Row
 
 SIZES = (1, 2, 4, 8, 16)  # K
 TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over

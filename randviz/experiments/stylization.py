@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from randviz import style
 from randviz.experiments.claims import Claim, judge, pair_rows
 from randviz.experiments.command import Descent
 from randviz.experiments.figure import (
@@ -15,7 +14,6 @@ from randviz.experiments.figure import (
     FigureSettings,
     choose_networks,
     descend_cell,
-    draw_params,
     find_row,
     identify_weights,
     list_labels,
@@ -24,14 +22,16 @@ from randviz.experiments.figure import (
     log_ratio,
     name_of,
     picture_path,
+    sample_params,
 )
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
-from randviz.grids import draw_grid
-from randviz.images import load_image, save_image
-from randviz.quality import compare_images
-from randviz.rows import Row
-from randviz.settings import setting
-from randviz.style import Style
+from randviz.host.grids import render_grid
+from randviz.host.images import load_image, save_image
+from randviz.host.quality import compare_images
+from randviz.host.records import Row
+from randviz.host.settings import setting
+from randviz.tasks import style
+from randviz.tasks.style import Style
 from randviz.types import Image
 
 
@@ -64,7 +64,7 @@ def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Style],
     make = functools.partial(
         Style.of,
         network,
-        draw_params(settings, cell["weights"]),
+        sample_params(settings, cell["weights"]),
         content,
         painting,
         content_weight=settings.content_weight,
@@ -77,7 +77,7 @@ def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Style],
 def measure(settings: StyleSettings, cell: Row) -> Row:
     """Paints one picture and asks another network how near it comes to the painting's texture."""
     make, start = make_style(settings, cell)
-    _, facts = descend_cell(settings, cell, make(), start)
+    _, metadata = descend_cell(settings, cell, make(), start)
     image = load_image(picture_path(settings.out_dir, cell))
     content = load(settings, "content_image", cell["content"]).image
     painting = load(settings, "style_image", cell["style"]).image
@@ -86,7 +86,7 @@ def measure(settings: StyleSettings, cell: Row) -> Row:
         "style_error_of_photograph": measure_texture_error(content, painting),
         "patch_distance": measure_patch_distance(image, painting),
         "content_ssim": compare_images(image, content)["ssim"],
-        **facts,
+        **metadata,
         **identify_weights(settings, cell["weights"]),
     }
 
@@ -97,7 +97,7 @@ def largest(settings: StyleSettings) -> Descent:
     return Descent(*make_style(settings, todo[0]), len(todo) * settings.num_steps)
 
 
-def draw(settings: StyleSettings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: StyleSettings, rows: list[Row], folder: pathlib.Path) -> None:
     """Draws the panel: the paintings above, a row for each photograph and network."""
     paintings = [np.asarray(load(settings, "style_image", s).image) for s in settings.style_image]
     pictures: list[list[Image | None]] = [[None, *paintings]]
@@ -120,7 +120,7 @@ def draw(settings: StyleSettings, rows: list[Row], folder: pathlib.Path) -> None
                 ]
             )
             names.append("trained VGG-19" if label == TRAINED else label)
-    panel = draw_grid(
+    panel = render_grid(
         pictures, row_labels=names, captions=captions, cell=max(128, settings.image_size)
     )
     save_image(folder / "panel.jpg", panel)

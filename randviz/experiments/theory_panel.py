@@ -22,19 +22,19 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
-from randviz import losses
-from randviz.charts import format_markdown
 from randviz.commands.inputs import make_keys
 from randviz.experiments.command import Descent, run_module
-from randviz.gauge import normalize_gauge
-from randviz.images import load_image, replace_atomically
-from randviz.inversion import Inversion
-from randviz.networks import VGG19, features
-from randviz.rows import Row
-from randviz.settings import CommandSettings, setting
-from randviz.theory import Prediction, predict_layers
+from randviz.host.charts import format_markdown
+from randviz.host.images import load_image, replace_atomically
+from randviz.host.records import Row
+from randviz.host.settings import CommandSettings, setting
+from randviz.networks.network import VGG19, features
+from randviz.networks.rescaling import rescale_weights
+from randviz.networks.weights import random_weights
+from randviz.objectives import losses
+from randviz.tasks.inversion import Inversion
+from randviz.tasks.theory import Prediction, predict_layers
 from randviz.types import Image, Key
-from randviz.weights import random_weights
 
 NETWORK = VGG19.with_offset(0.0)
 # Each quantity with the power of the features that it is proportional to.
@@ -130,7 +130,7 @@ def _measure_layers(
 ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:
     """Each quantity of each layer, of features that have grown by 2^exponent, and the exponents."""
     params = random_weights(key, NETWORK, last_layer=layers[-1])
-    params, exponents = normalize_gauge(NETWORK, params, layers[-1])
+    params, exponents = rescale_weights(NETWORK, params, layers[-1])
     maps = features(NETWORK.for_one_evaluation(), params, image, layers)
     found = {
         "energy": {layer: jnp.mean(jnp.square(maps[layer])) for layer in layers},
@@ -161,7 +161,7 @@ def compare(settings: Settings, rows: Sequence[Row], name: str, layer: str) -> t
     return mean, error, (mean - 1) / error
 
 
-def draw(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     """Writes table and plot, and prints the table."""
     table = format_tables(settings, rows)
     with replace_atomically(folder / "theory.md") as temporary:

@@ -1,0 +1,186 @@
+"""What a descent will take, said beforehand: memory at its peak, and seconds a step.
+
+Memory comes from XLA, which plans all of it when it compiles a program; nothing of the size in
+question is allocated to find out. Time comes from a few steps that are really taken.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import psutil
+
+from randviz.descent import lbfgs
+from randviz.host.runs import format_seconds
+from randviz.types import Image, UserError
+
+_MIB = 2**20
+# What a process holds that no analysis tells: the programs that prepare a descent and what the
+# compiler leaves behind. Measured (BUILD_NOTES.md), and the same for pictures of 256 and 1024.
+_PREPARATION = 190 * _MIB
+_PACE_SECONDS = 2.0  # at least so long, or two steps, is the pace measured
+
+
+def check_resources(
+    name: str,
+    make_objective: Callable[[], lbfgs.Objective],
+    start: Image,
+    *,
+    num_steps: int,
+    dry_run: bool,
+    solver: str = "jaxopt",
+    memory: int = lbfgs.MEMORY,
+    num_together: int = 1,
+) -> bool:
+    """What a command does before its descents: it refuses what will not fit; or only tells.
+
+    Args:
+      name: of the command.
+      make_objective: makes the objective of the largest of its descents.
+      start: [H, W, 3], where that one starts.
+      num_steps: of all descents together.
+      dry_run: whether the command only wants to tell.
+      solver, memory: as in `lbfgs.init`.
+      num_together: how many descents share one program.
+
+    Returns:
+      Whether the command has told what it wanted to, and ends here.
+
+    Raises:
+      UserError: if the descent does not fit into memory.
+    """
+    options = {"solver": solver, "memory": memory}
+    estimate = estimate_descent(make_objective, start, num_together=num_together, **options)
+    check_memory(estimate, start)
+    if dry_run:
+        began = time.monotonic()
+        pace = measure_pace(make_objective(), start, **options)
+        seconds = time.monotonic() - began + num_steps * pace
+        print(
+            f"{name}: {start.shape[1]}×{start.shape[0]} pixels take about"
+            f" {format_bytes(estimate.peak)} of memory at the peak ({format_bytes(estimate.free)}"
+            f" are free) and about {format_seconds(seconds)} at {1 / pace:.2g} steps/s."
+        )
+    return dry_run
+
+
+class Estimate(NamedTuple):
+    """Memory that a descent will take, in bytes.
+
+    Attributes:
+      peak: of the whole process on a CPU; of the device's memory elsewhere.
+      more: how much of it is still to be allocated.
+      growing: how much of that grows with the number of pixels.
+      free: what is there to be allocated.
+    """
+
+    peak: int
+    more: int
+    growing: int
+    free: int
+
+
+def estimate_descent(
+    make_objective: Callable[[], lbfgs.Objective],
+    start: Image | jax.ShapeDtypeStruct,
+    *,
+    solver: str = "jaxopt",
+    memory: int = lbfgs.MEMORY,
+    num_together: int = 1,
+) -> Estimate:
+    """Compiles a descent's step and reads from it what the descent will take.
+
+    Args:
+      make_objective: makes the objective; only traced, so that nothing is allocated.
+      start: [H, W, 3], or its shape.
+      solver, memory: as in `lbfgs.init`.
+      num_together: how many such descents one program makes, under `vmap`.
+
+    Returns:
+      The estimate. The program is kept by JAX, and the descent itself need not compile it again.
+    """
+    objective = jax.eval_shape(make_objective)
+    init = lambda objective, image: lbfgs.init(objective, image, solver=solver, memory=memory)
+    state = jax.eval_shape(init, objective, start)
+    plan = lbfgs.compile_steps(objective, state, solver=solver).memory_analysis()
+    used = _count_bytes((objective, state))
+    used += plan.output_size_in_bytes + plan.temp_size_in_bytes
+    growing = num_together * (used - _count_bytes(getattr(objective, "params", ())))
+    more = num_together * used
+    if jax.default_backend() == "cpu":
+        more += _PREPARATION
+        before, free = psutil.Process().memory_info().rss, _read_free_memory()
+    else:
+        stats = jax.devices()[0].memory_stats()
+        before = stats["bytes_in_use"]
+        free = stats["bytes_limit"] - before
+    return Estimate(before + more, more, growing, free)
+
+
+def _count_bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _read_free_memory() -> int:
+    """Bytes that this process may still allocate: the machine's, or its container's."""
+    free = psutil.virtual_memory().available
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        files = (pathlib.Path("/sys/fs/cgroup", name) for name in (limit, used))
+        try:
+            numbers = [int(file.read_text()) for file in files]
+        except (OSError, ValueError):
+            continue  # no such group, or "max"
+        free = min(free, numbers[0] - numbers[1])
+    return free
+
+
+def check_memory(estimate: Estimate, start: Image | jax.ShapeDtypeStruct) -> None:
+    """Refuses a descent that will not fit.
+
+    Raises:
+      UserError: naming what it needs, what is free, and the longest side that would fit.
+    """
+    if estimate.more <= estimate.free:
+        return
+    said = (
+        f"this needs about {format_bytes(estimate.more)} more memory and"
+        f" {format_bytes(estimate.free)} are free"
+    )
+    room = estimate.free - (estimate.more - estimate.growing)
+    side = int(max(start.shape[:2]) * max(room / estimate.growing, 0) ** 0.5)
+    if side < 16:
+        raise UserError(f"{said}; no picture would fit, but a shallower layer may.")
+    raise UserError(f"{said}; a picture with a longest side of {side} pixels would fit.")
+
+
+def measure_pace(
+    objective: lbfgs.Objective, start: Image, *, solver: str = "jaxopt", memory: int = lbfgs.MEMORY
+) -> float:
+    """Takes a few steps and returns the seconds of one evaluation, compilation not counted.
+
+    A step is one evaluation and now and then two.
+    """
+    state = lbfgs.init(objective, start, solver=solver, memory=memory)
+    state, _ = lbfgs.advance(objective, state, num_steps=1, solver=solver)
+    jax.block_until_ready(state)
+    began, steps, evaluations = time.monotonic(), 0, 0
+    while steps < 2 or time.monotonic() - began < _PACE_SECONDS:
+        state, trace = lbfgs.advance(objective, state, num_steps=1, solver=solver)
+        evaluations += int(trace.evaluations[0])
+        steps += 1
+    return (time.monotonic() - began) / max(evaluations, 1)
+
+
+def format_bytes(count: float) -> str:
+    """Writes a number of bytes as people read it.
+
+    Example:
+      >>> format_bytes(4.4e9), format_bytes(3e8)
+      ('4.4 GB', '300 MB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

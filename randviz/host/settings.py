@@ -1,0 +1,227 @@
+"""Settings of a command: a frozen data class whose fields become absl flags.
+
+Flags are made when a command runs and live in a registry of their own, because absl's global one
+refuses two modules that both define `--seed`.
+"""
+
+import dataclasses
+import inspect
+import math
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+from absl import flags
+
+from randviz.host.runs import Stopped
+from randviz.types import UserError
+
+Settings = TypeVar("Settings")
+
+# Flags that were called otherwise in earlier versions and are still read: {old: new}.
+_OLD_FLAGS = {"reading": "gradient_reduction", "style_shares": "style_blend_weights"}
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    lower_bound: float | None = None,
+    upper_bound: float | None = None,
+) -> Any:
+    """Describes one field of a settings class.
+
+    Args:
+      default: of the flag; its type chooses the flag's: bool, int, float, str, or tuple for a
+        comma-separated list.
+      help: what it means, in plain words.
+      choices: the only words allowed.
+      lower_bound: the smallest number allowed.
+      upper_bound: the largest number allowed.
+
+    Returns:
+      A data class field.
+    """
+    metadata = {"help": help, "choices": choices, "bounds": (lower_bound, upper_bound)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandSettings:
+    """Settings that every command has."""
+
+    dry_run: bool = setting(
+        False, "Only says how much memory and time it would take, after a few steps to measure."
+    )
+
+
+def list_values(settings: Any, *excluded_fields: str) -> dict[str, Any]:
+    """The settings by name that a result depends on.
+
+    Args:
+      settings: an instance of a settings class.
+      excluded_fields: names of those it does not depend on.
+
+    Returns:
+      {name: value} of the others.
+    """
+    values = dataclasses.asdict(settings)
+    excluded_fields += ("dry_run",)
+    return {name: value for name, value in values.items() if name not in excluded_fields}
+
+
+def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings:
+    """Reads settings from a command line, flag files included.
+
+    Args:
+      settings_class: a frozen data class of `setting` fields.
+      argv: the words after the command's name.
+
+    Returns:
+      An instance.
+
+    Raises:
+      UserError: for an unknown flag, a bad value, or a word that is no flag.
+    """
+    values = flags.FlagValues()
+    for field in dataclasses.fields(settings_class):
+        _define_flag(field, values)
+    for old, new in _OLD_FLAGS.items():
+        if new in values:
+            flags.DEFINE_alias(old, new, flag_values=values)
+    try:
+        words = values(["randviz", *argv])[1:]
+    except (flags.Error, OSError, UnicodeError) as error:
+        said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
+        raise UserError(f"{said}; --help lists the flags.") from error
+    if words:
+        raise UserError(f"{words[0]!r} is not a flag; write --name=value, and see --help.")
+    found = {}
+    for field in dataclasses.fields(settings_class):
+        value = values[field.name].value
+        # Every bound lets "nan" through, and an infinite weight is no weight.
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name}={value} is not a finite number; give one.")
+        found[field.name] = tuple(value) if isinstance(field.default, tuple) else value
+    return settings_class(**found)
+
+
+def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
+    default, help = field.default, field.metadata["help"]
+    choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+    if choices:
+        flags.DEFINE_enum(field.name, default, choices, help, flag_values=values)
+    elif isinstance(default, bool):
+        flags.DEFINE_boolean(field.name, default, help, flag_values=values)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(field.name, default, help, *bounds, flag_values=values)
+    elif isinstance(default, float):
+        flags.DEFINE_float(field.name, default, help, *bounds, flag_values=values)
+    elif isinstance(default, tuple):
+        flags.DEFINE_list(field.name, list(default), help, flag_values=values)
+    else:
+        flags.DEFINE_string(field.name, default, help, flag_values=values)
+
+
+def describe_flags(settings_class: type) -> str:
+    """The flags of a settings class with defaults and meanings, as text for `--help`."""
+    lines = []
+    own = inspect.get_annotations(settings_class)
+    for field in sorted(
+        dataclasses.fields(settings_class), key=lambda field: field.name not in own
+    ):
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        words = field.metadata["help"]
+        if field.metadata["choices"]:
+            words += f" One of {', '.join(field.metadata['choices'])}."
+        lines.append(f"  --{field.name}={default}")
+        lines += textwrap.wrap(words, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def run_command(
+    name: str,
+    settings_class: type[Settings],
+    run: Callable[[Settings], None],
+    argv: Sequence[str],
+    doc: str,
+) -> int:
+    """Runs a command from its words, and turns the user's mistakes into one sentence.
+
+    Args:
+      name: how the command is called, for messages.
+      settings_class: its settings.
+      run: what it does.
+      argv: the words after its name.
+      doc: what `--help` says above the flags.
+
+    Returns:
+      The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal.
+    """
+    if {"--help", "-h", "--helpfull"} & set(argv):
+        print(f"{inspect.cleandoc(doc)}\n\nFlags (with defaults):\n")
+        print(describe_flags(settings_class))
+        print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_: print(
+                f"{name}: warning: {message}", file=sys.stderr
+            )
+            settings = parse_flags(settings_class, argv)
+            configure_jax(getattr(settings, "precision", "highest"))
+            run(settings)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        print(f"{name}: there is not enough memory; take a smaller picture.", file=sys.stderr)
+        return 2
+    except (Stopped, KeyboardInterrupt) as error:
+        print(f"{name}: {str(error) or 'stopped.'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+# XLA:CPU hands matrix products and convolutions to YNNPACK in jaxlib 0.10.2 and later. It is slower
+# here (an evaluation at 256 pixels takes about a tenth longer, and its times scatter), and some of
+# its programs crash or hang (jax issues 37465 and 39257). An empty list turns it off. Other
+# versions may not know the flag, and XLA aborts the process for a flag that it does not know.
+_NO_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
+_VERSIONS_WITH_YNNPACK = ((0, 10, 1), (0, 12))
+
+
+def configure_jax(precision: str) -> None:
+    """Arithmetic as asked for, and compiled programs kept for the next run.
+
+    Where the user's environment has chosen otherwise, that stands. To be called before JAX computes
+    anything, or some of it comes too late.
+
+    Args:
+      precision: a word of `PRECISIONS`.
+    """
+    flags_before = os.environ.get("XLA_FLAGS", "")
+    first, end = _VERSIONS_WITH_YNNPACK
+    if first <= jax.__version_info__ < end and "ynn_fusion" not in flags_before:
+        os.environ["XLA_FLAGS"] = f"{flags_before} {_NO_YNNPACK}".strip()
+    if precision != "highest":
+        jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
+    elif jax.config.jax_default_matmul_precision is None:
+        # On GPUs and TPUs jax's own default is to round float32 factors to 10 or 7 bits.
+        jax.config.update("jax_default_matmul_precision", "highest")
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "randviz"))
+        # Small programs too: there are dozens, and a second start should not compile at all.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,0 +1,272 @@
+"""What the networks are made of: convolution, pooling, local response normalisation.
+
+The convolution carries its own differentiation rule. Inside `while_loop`, `scan` or `fori_loop`,
+XLA:CPU runs the input gradient that autodiff derives (a convolution with dilated or reversed
+operands) two to four times slower than outside a loop, and a descent is a loop. The same gradient
+written as an ordinary forward convolution, with the kernel flipped in space and transposed in
+channels, is equally fast in both places. And where it pays, both are computed by Winograd's
+method. A descent, whose kernels are fixed, flips and transforms them once and passes them along.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from randviz.networks import winograd
+from randviz.types import Array
+
+CONVOLUTIONS = ("auto", "direct", "winograd")
+PADDINGS = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
+POOLINGS = ("avg", "max")
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def adjoint_kernel(kernel: Array, *, groups: int = 1) -> Array:
+    """Flips a kernel in space and transposes its channels: the kernel of the input gradient.
+
+    Args:
+      kernel: [s, s, C_in / groups, C_out].
+      groups: in how many parts the channels are divided.
+
+    Returns:
+      [s, s, C_out / groups, C_in].
+    """
+    size, _, inputs, outputs = kernel.shape
+    parts = kernel.reshape(size, size, inputs, groups, outputs // groups)
+    swapped = jnp.flip(parts, (0, 1)).transpose(0, 1, 4, 3, 2)
+    return swapped.reshape(size, size, outputs // groups, groups * inputs)
+
+
+def choose_method(
+    x_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    convolution: str = "auto",
+) -> str:
+    """Says how a convolution is best computed on the machine that JAX computes on.
+
+    Args:
+      x_shape: (h, w, C_in) of the feature map.
+      kernel_shape: (s, s, C_in / groups, C_out).
+      stride, groups: as in `convolve`.
+      convolution: "direct"; "winograd", wherever it is possible; "auto", where it is faster.
+
+    Returns:
+      "direct"; "winograd"; or "taps", one matrix product for all taps where there are few channels
+      on one side.
+    """
+    size, _, inputs, outputs = kernel_shape
+    if convolution == "direct" or (size, stride, groups) != (3, 1, 1):
+        return "direct"
+    if convolution == "winograd":
+        return "winograd"
+    # GPUs have fast algorithms of their own.
+    if jax.default_backend() != "cpu":
+        return "direct"
+    # XLA:CPU computes the gradient of VGG-19's first layer, 64 channels to 3, some four times
+    # slower than the few numbers ask for.
+    if min(inputs, outputs) <= 4:
+        return "taps"
+    # Measured (BUILD_NOTES.md): on smaller maps reading the transformed kernel costs more than is
+    # saved.
+    worthwhile = x_shape[0] * x_shape[1] >= 64 and min(inputs, outputs) >= 32
+    return "winograd" if worthwhile else "direct"
+
+
+def prepare_kernel(
+    kernel: Array, *, method: str, shape: tuple[int, int], groups: int = 1
+) -> dict[str, Any]:
+    """Computes what a convolution and its input gradient need of a kernel, once for many.
+
+    Args:
+      kernel: [s, s, C_in / groups, C_out].
+      method: from `choose_method`.
+      shape: (h, w) of the feature map; one of another size is convolved too, if more slowly.
+      groups: as in `convolve`.
+
+    Returns:
+      For `convolve`'s argument `prepared`: {"adjoint": ...}, or the transforms of both,
+      {"winograd": ..., "winograd_adjoint": ...}.
+    """
+    adjoint = adjoint_kernel(kernel, groups=groups)
+    if method != "winograd":
+        return {"adjoint": adjoint}
+    return {
+        name: winograd.transform_kernel(each, winograd.count_parts(shape, each.shape[3]))
+        for name, each in (("winograd", kernel), ("winograd_adjoint", adjoint))
+    }
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    *,
+    border: int | None = None,
+    stride: int = 1,
+    groups: int = 1,
+    padding: str = "zero",
+    convolution: str = "auto",
+    prepared: Mapping[str, Any] | None = None,
+) -> Array:
+    """Convolves a feature map with square kernels.
+
+    Args:
+      x: [h, w, C_in].
+      kernel: [s, s, C_in / groups, C_out]; correlated as it stands, as deep learning does.
+      border: how far the padding reaches beyond each edge; by default s // 2, with which an odd s
+        and stride 1 keep height and width.
+      stride: positions from one output to the next.
+      groups: in how many parts, blind to each other, the channels are divided.
+      padding: what lies beyond the edge: "zero", "reflect" or "periodic".
+      convolution: how it is computed, see `choose_method`; results differ by rounding only.
+      prepared: `prepare_kernel` of the kernel, if it is known already. One that was prepared for
+        another method is left aside.
+
+    Returns:
+      [(h + 2 border - s) // stride + 1, the same of w, C_out].
+
+    References:
+      He, Wang, Hopcroft (2016), section 2: VGG-19's 3×3 convolutions, zero-padded.
+      Differs: the paddings other than zero, which leave no mark of the border in the features.
+    """
+    border = kernel.shape[0] // 2 if border is None else border
+    method = choose_method(
+        x.shape, kernel.shape, stride=stride, groups=groups, convolution=convolution
+    )
+    if prepared is None or ("winograd" in prepared) != (method == "winograd"):
+        prepared = prepare_kernel(kernel, method=method, shape=x.shape[:2], groups=groups)
+    if padding != "zero" and border:
+        # Differs from the paper: it has zeros only.
+        x = jnp.pad(x, ((border, border), (border, border), (0, 0)), mode=PADDINGS[padding])
+        border = 0
+    return _correlate(x, kernel, dict(prepared), border, stride, groups, method)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _correlate(x, kernel, prepared, border, stride, groups, method):
+    """Correlates x, padded with `border` zeros on each side, with the kernel."""
+    if method == "winograd":
+        return winograd.correlate(x, prepared["winograd"], border)
+    if method == "taps":
+        return _sum_taps(x, kernel, border)
+    return _apply(x, kernel, ((border, border),) * 2, stride=stride, groups=groups)
+
+
+def _apply(x, kernel, pads, *, stride=1, spread=1, groups=1):
+    return lax.conv_general_dilated(
+        x[None],
+        kernel,
+        (stride, stride),
+        pads,
+        lhs_dilation=(spread, spread),
+        dimension_numbers=_NHWC,
+        feature_group_count=groups,
+    )[0]
+
+
+def _sum_taps(x, kernel, border):
+    """One matrix product for all taps of a 3×3 kernel, before or after they are shifted."""
+    size, _, inputs, outputs = kernel.shape
+    x = jnp.pad(x, ((border, border), (border, border), (0, 0)))
+    height, width = (side - size + 1 for side in x.shape[:2])
+    shifts = [(i, j) for i in range(size) for j in range(size)]
+    if inputs < outputs:
+        parts = [x[i : i + height, j : j + width] for i, j in shifts]
+        # Behind a barrier, or XLA gathers the parts anew for each output.
+        parts = lax.optimization_barrier(jnp.concatenate(parts, axis=2))
+        return parts @ kernel.reshape(-1, outputs)
+    products = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
+    products = lax.optimization_barrier(products.reshape(*x.shape[:2], size, size, outputs))
+    return sum(products[i : i + height, j : j + width, i, j] for i, j in shifts)
+
+
+def _correlate_forward(x, kernel, prepared, *options):
+    return _correlate(x, kernel, prepared, *options), (x, kernel, prepared)
+
+
+def _correlate_backward(border, stride, groups, method, residuals, cotangent):
+    x, kernel, prepared = residuals
+    before = kernel.shape[0] - 1 - border
+    if method == "winograd":
+        turned = {
+            "winograd": prepared["winograd_adjoint"],
+            "winograd_adjoint": prepared["winograd"],
+        }
+        adjoint = adjoint_kernel(kernel, groups=groups)  # only for this gradient's own gradient
+        x_gradient = _correlate(cotangent, adjoint, turned, before, stride, groups, method)
+    elif stride == 1:
+        adjoint, turned = prepared["adjoint"], {"adjoint": kernel}
+        x_gradient = _correlate(cotangent, adjoint, turned, before, stride, groups, method)
+    else:
+        # What was skipped between outputs is zeros now; the last window may have left a rest.
+        ends = [
+            side - (count - 1) * stride - 1 + border
+            for side, count in zip(x.shape[:2], cotangent.shape[:2], strict=True)
+        ]
+        pads = [(before, after) for after in ends]
+        x_gradient = _apply(cotangent, prepared["adjoint"], pads, spread=stride, groups=groups)
+    # In a descent on an image nobody asks for the kernel's gradient and XLA removes it.
+    pads = ((border, border),) * 2
+    of_kernel = lambda kernel: _apply(x, kernel, pads, stride=stride, groups=groups)
+    (kernel_gradient,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
+    return x_gradient, kernel_gradient, jax.tree.map(jnp.zeros_like, prepared)
+
+
+_correlate.defvjp(_correlate_forward, _correlate_backward)
+
+
+def pool(x: Array, *, pooling: str = "avg", size: int = 2, stride: int = 2) -> Array:
+    """Pools a feature map: the mean or the maximum of each window.
+
+    Args:
+      x: [h, w, C]; rows and columns that do not fill a window are dropped.
+      pooling: "avg" or "max".
+      size: height and width of a window.
+      stride: positions from one window to the next.
+
+    Returns:
+      [(h - size) // stride + 1, the same of w, C]; with the defaults [h // 2, w // 2, C].
+
+    References:
+      He, Wang, Hopcroft (2016), section 2, after Gatys et al.: average pooling in place of maximum.
+      Krizhevsky, Sutskever, Hinton (2012), section 3.4: windows that overlap.
+    """
+    rows, columns = ((side - size) // stride + 1 for side in x.shape[:2])
+    if size == stride:
+        # Blocks as axes rather than reduce_window: its gradient is a broadcast, which XLA fuses.
+        blocks = x[: rows * size, : columns * size].reshape(rows, size, columns, size, x.shape[2])
+        return blocks.mean((1, 3)) if pooling == "avg" else blocks.max((1, 3))
+    # Windows that overlap are so many strided views of the map.
+    views = [
+        x[i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return sum(views) / size**2 if pooling == "avg" else functools.reduce(jnp.maximum, views)
+
+
+def normalize_response(x: Array, *, size: int, bias: float, slope: float, power: float) -> Array:
+    """Divides each feature by a power of the energy of its neighbours among the channels.
+
+    Args:
+      x: [h, w, C].
+      size: how many channels are looked at, odd: the feature's own in the middle.
+      bias, slope, power: k, α and β in x / (k + α Σ x²)^β.
+
+    Returns:
+      [h, w, C].
+
+    References:
+      Krizhevsky, Sutskever, Hinton (2012), section 3.3.
+    """
+    reach, channels = size // 2, x.shape[-1]
+    squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (reach, reach)))
+    energy = sum(squares[..., i : i + channels] for i in range(size))
+    return x / (bias + slope * energy) ** power

@@ -1,0 +1,126 @@
+"""Random weights from keys: every layer of a network is drawn from a key of its own."""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from randviz.networks.gaussian import sample_gaussians
+from randviz.networks.network import PAPER_SCALE, FeatureExtractor, Network
+from randviz.types import Array, Key, Params, UserError
+
+
+def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes of all kernels and biases down to a layer, in forward order.
+
+    Args:
+      network: the architecture.
+      last_layer: the deepest layer wanted.
+
+    Returns:
+      {layer: {"kernel": (s, s, C_in, C_out) or (inputs, C), "bias": (C,)}}.
+    """
+    layer = network.canonical_name(last_layer)
+    size = network.fc_image_size or 64
+    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, variables.get("params", {}))
+    return {step.name: shapes[step.name] for step in network.up_to(layer) if step.name in shapes}
+
+
+@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
+def random_weights(
+    key: Key,
+    network: Network,
+    *,
+    scale: float | Array = PAPER_SCALE,
+    bias_scale: float | Array = 0.0,
+    last_layer: str | None = None,
+    draws: tuple[int, ...] = (),
+) -> Params:
+    """Draws every kernel from N(0, σ).
+
+    Each layer has a key of its own, made from its name, so the weights of a shallower cut of the
+    network are the first layers of a deeper one, bit for bit.
+
+    Args:
+      key: one Threefry key for the whole network.
+      network: the architecture.
+      scale: σ, the standard deviation of the kernels.
+      bias_scale: the standard deviation of the biases.
+      last_layer: the deepest layer wanted; by default the last before the fully connected ones,
+        which are large (VGG-19's fc6 alone has 134 million weights).
+      draws: which draw of each layer, in forward order; layers beyond the last number are draw 0.
+        A stacked network (see `selection`) is these numbers and the key.
+
+    Returns:
+      {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
+
+    Example:
+      >>> from randviz.networks.network import VGG19
+      >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
+      >>> params["conv1_2"]["kernel"].shape
+      (3, 3, 64, 64)
+
+    References:
+      He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
+      they are zero by default.
+    """
+    shapes = weight_shapes(network, last_layer or network.last_convolutional())
+    draws = draws + (0,) * (len(shapes) - len(draws))
+    # All layers' keys at once: one by one, each would be compiled on its own, for over a second.
+    names = jnp.array([_number_of(layer) for layer in shapes], jnp.uint32)
+    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(key, names, jnp.stack(draws[: len(shapes)]))
+    keys = jax.vmap(jax.random.split)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
+    sizes = [shape[name] for shape in shapes.values() for name in ("kernel", "bias")]
+    numbers = sample_gaussians(keys, sizes)
+    return {
+        layer: {"kernel": scale * kernel, "bias": bias_scale * bias}
+        for layer, kernel, bias in zip(shapes, numbers[::2], numbers[1::2], strict=True)
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer"))
+def sample_weights(
+    key: Key,
+    network: Network,
+    layer: str,
+    *,
+    draw: int | Array,
+    scale: float | Array = PAPER_SCALE,
+    bias_scale: float | Array = 0.0,
+) -> dict[str, Array]:
+    """Draws one layer's weights, the same as `random_weights` draws for it.
+
+    Args:
+      key, network, scale, bias_scale: as in `random_weights`.
+      layer: a layer with weights.
+      draw: which draw of it.
+
+    Returns:
+      {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
+
+    Raises:
+      UserError: if the layer has no weights.
+    """
+    layer = network.canonical_name(layer)
+    shapes = weight_shapes(network, layer)
+    if layer not in shapes:
+        raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
+    keys = jax.random.split(candidate_key(key, layer, draw))
+    kernel, bias = sample_gaussians(keys, [shapes[layer][name] for name in ("kernel", "bias")])
+    return {"kernel": scale * kernel, "bias": bias_scale * bias}
+
+
+def candidate_key(key: Key, layer: str, draw: int | Array) -> Key:
+    """The key of one draw of a layer's weights: the network's key folded with name and number."""
+    return _fold(key, _number_of(layer), draw)
+
+
+def _number_of(layer: str) -> int:
+    return zlib.crc32(layer.encode())
+
+
+def _fold(key: Key, number: int | Array, draw: int | Array) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(key, number), draw)

@@ -1,0 +1,360 @@
+"""Many networks: pictures rebuilt through each of them, on as many devices as there are.
+
+A network and a starting noise are numbers. Network n has the key `fold_in(weights_key, n)` and
+noise m the key `fold_in(noise_key, m)`, so what is measured depends neither on how many there are
+nor on their order: three hundred networks contain the first 256. Every noise meets every network,
+so that the variance can be split between the two.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from flax import struct
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from randviz.descent import lbfgs
+from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import Network, features
+from randviz.networks.weights import random_weights
+from randviz.search.selection import select_weights
+from randviz.tasks.inversion import NOISE_STD, Inversion
+from randviz.types import Array, Image, Key, Params
+
+AXIS = "networks"  # of the mesh of devices
+_EACH_ITS_OWN, _ALL_THE_SAME = PartitionSpec(AXIS), PartitionSpec()
+_NUM_RESAMPLES = 9999
+
+Kind = Callable[[Key], Params]  # a pytree that is called on a network's key
+
+
+@struct.dataclass
+class RandomNetworks:
+    """Purely random networks: every kernel is drawn from N(0, σ).
+
+    Attributes:
+      scale: σ.
+      bias_scale: standard deviation of the biases.
+      network, last_layer: the architecture and its deepest layer wanted; static.
+    """
+
+    scale: float | Array
+    bias_scale: float | Array
+    network: Network = struct.field(pytree_node=False)
+    last_layer: str = struct.field(pytree_node=False)
+
+    def __call__(self, key: Key) -> Params:
+        return random_weights(
+            key,
+            self.network,
+            scale=self.scale,
+            bias_scale=self.bias_scale,
+            last_layer=self.last_layer,
+        )
+
+
+@struct.dataclass
+class StackedNetworks:
+    """ranVGG: of several draws of each layer, the one that reconstructs a reference image best.
+
+    Attributes:
+      reference: [H, W, 3], the image that the layers are selected on.
+      scale: σ.
+      bias_scale: standard deviation of the biases.
+      network, last_layer: the architecture and its deepest layer wanted; static.
+      num_candidates, num_steps: of the selection, as in `selection.select_weights`; static.
+    """
+
+    reference: Image
+    scale: float | Array
+    bias_scale: float | Array
+    network: Network = struct.field(pytree_node=False)
+    last_layer: str = struct.field(pytree_node=False)
+    num_candidates: int = struct.field(pytree_node=False)
+    num_steps: int = struct.field(pytree_node=False)
+
+    def __call__(self, key: Key) -> Params:
+        return select_weights(
+            key,
+            self.network,
+            self.reference,
+            num_candidates=self.num_candidates,
+            num_steps=self.num_steps,
+            last_layer=self.last_layer,
+            scale=self.scale,
+            bias_scale=self.bias_scale,
+        ).params
+
+
+@struct.dataclass
+class GivenNetwork:
+    """A network whose weights are there already, trained or chosen: the same under every key.
+
+    Attributes:
+      params: its weights, down to the deepest layer wanted.
+    """
+
+    params: Params
+
+    def __call__(self, key: Key) -> Params:
+        del key
+        return self.params
+
+
+class Reconstruction(NamedTuple):
+    """Where one descent ended.
+
+    Attributes:
+      image: [H, W, 3], not clipped.
+      feature_error: ‖F(x) - F(x0)‖ / ‖F(x0)‖.
+      evaluations: int32, how often value and gradient were computed.
+      failed_steps: int32, how many steps led nowhere.
+    """
+
+    image: Image
+    feature_error: Array
+    evaluations: Array
+    failed_steps: Array
+
+
+def reconstruct(
+    key: Key, network: Network, params: Params, image: Image, *, layer: str, num_steps: int
+) -> Reconstruction:
+    """Rebuilds an image from its features in one layer and says how well they are matched.
+
+    Args:
+      key: of the noise that the descent starts from.
+      network: the architecture.
+      params: its weights down to the layer.
+      image: [H, W, 3], RGB in [0, 1].
+      layer: whose features are matched.
+      num_steps: T.
+
+    Returns:
+      The end of the descent.
+
+    Raises:
+      UserError: for an unknown layer, or an image that does not reach it.
+    """
+    objective = Inversion.of(network, params, image, layer=layer)
+    start = sample_noise_image(key, image.shape[:2], std=NOISE_STD)
+    found, trace = lbfgs.minimize(objective, start, num_steps=num_steps)
+    # In the objective's gauge, where the squares of small features do not vanish.
+    matched = features(objective.network, objective.params, found, objective.layer)
+    error = jnp.linalg.norm(matched[objective.layer] - objective.target)
+    return Reconstruction(
+        image=found,
+        feature_error=error / jnp.linalg.norm(objective.target),
+        evaluations=jnp.sum(trace.evaluations),
+        failed_steps=jnp.sum(trace.failed),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def make_networks(weights_key: Key, kind: Kind, which: Array, *, mesh: Mesh) -> Params:
+    """Makes the weights of several networks, each on the device that will use them.
+
+    Args:
+      weights_key: of all networks; network n is made from `fold_in(weights_key, n)`.
+      kind: says how, called on a network's key.
+      which: [N], int32, the networks' numbers; N is a multiple of the number of devices.
+      mesh: the devices, one axis called `AXIS`.
+
+    Returns:
+      The weights, [N, ...] each, N divided among the devices.
+
+    Raises:
+      UserError: as the kind does.
+    """
+
+    def make(weights_key, kind, which):
+        return lax.map(lambda n: kind(jax.random.fold_in(weights_key, n)), which)
+
+    specs = (_ALL_THE_SAME, _ALL_THE_SAME, _EACH_ITS_OWN)
+    return _shard(make, mesh, specs)(weights_key, kind, which)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "layer", "num_steps", "mesh"))
+def reconstruct_through(
+    noise_key: Key,
+    network: Network,
+    params: Params,
+    image: Image,
+    *,
+    noise: int | Array,
+    layer: str,
+    num_steps: int,
+    mesh: Mesh,
+) -> Reconstruction:
+    """Rebuilds an image through each of several networks, all starting from the same noise.
+
+    Args:
+      noise_key: of all noises; noise m is drawn from `fold_in(noise_key, m)`.
+      network: the architecture.
+      params: [N, ...] each, from `make_networks`.
+      image: [H, W, 3], RGB in [0, 1].
+      noise: m.
+      layer: whose features are matched.
+      num_steps: T.
+      mesh: the devices, one axis called `AXIS`.
+
+    Returns:
+      The ends of the descents, [N, ...] each, N divided among the devices. The bits are the same
+      for any number of devices, as long as each has the same number of networks in a call.
+
+    Raises:
+      UserError: for an unknown layer, or an image that does not reach it.
+    """
+    key = jax.random.fold_in(noise_key, noise)
+
+    def work(key, params, image):
+        # One after another: a device is filled by one descent on a picture of useful size, and
+        # under vmap all would wait for the longest line search.
+        each = functools.partial(
+            reconstruct, key, network, image=image, layer=layer, num_steps=num_steps
+        )
+        return lax.map(lambda own: each(params=own), params)
+
+    specs = (_ALL_THE_SAME, _EACH_ITS_OWN, _ALL_THE_SAME)
+    return _shard(work, mesh, specs)(key, params, image)
+
+
+def _shard(function, mesh: Mesh, specs):
+    """The function on every device's own share, with no word between devices."""
+    # The checker of what differs between devices wants to be told by every differentiation rule
+    # of our own (conv.py), and there is nothing for it to find.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=_EACH_ITS_OWN, check_vma=False
+    )
+
+
+def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Describes the distances of a population, for each kind, image and layer.
+
+    Args:
+      rows: with "kind", "network", "noise", "image", "layer" and the measures "distance", "psnr",
+        "ssim" and "feature_error", the last three None where there is none. In each group every
+        noise has met every network.
+
+    Returns:
+      One dictionary for each group, in the order in which they first appear: "kind", "image",
+      "layer", what `describe` says of the distances, and the medians of the other measures.
+    """
+    groups: dict[tuple, dict] = {}
+    for row in rows:
+        group = groups.setdefault((row["kind"], row["image"], row["layer"]), {})
+        group[row["network"], row["noise"]] = row
+    return [
+        {
+            **dict(zip(("kind", "image", "layer"), names, strict=True)),
+            **describe(_tabulate(group)),
+            **{
+                f"median_{measure}": _median([row[measure] for row in group.values()])
+                for measure in ("psnr", "ssim", "feature_error")
+            },
+        }
+        for names, group in groups.items()
+    ]
+
+
+def _tabulate(group) -> np.ndarray:
+    networks, noises = (sorted(set(numbers)) for numbers in zip(*group, strict=True))
+    return np.array([[group[n, m]["distance"] for m in noises] for n in networks])
+
+
+def _median(values) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def describe(table: np.ndarray) -> dict[str, Any]:
+    """Describes the numbers of a crossed table.
+
+    Args:
+      table: [networks, noises].
+
+    Returns:
+      num_networks, num_noises; mean, median, min, max, lower_quartile, upper_quartile, and the
+      sample standard deviation std (None for a single number); mean_interval and median_interval,
+      95 % percentile intervals of the bootstrap, [low, high]; variance, see `split_variance`.
+      Whole networks are resampled, with all their noises, because numbers of one network are not
+      independent of each other; where there is one network its noises are. A single number has no
+      interval (None).
+
+    References:
+      Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+    """
+    lower, upper = np.quantile(table, (0.25, 0.75))
+    return {
+        "num_networks": table.shape[0],
+        "num_noises": table.shape[1],
+        "mean": float(np.mean(table)),
+        "median": float(np.median(table)),
+        "min": float(np.min(table)),
+        "max": float(np.max(table)),
+        "lower_quartile": float(lower),
+        "upper_quartile": float(upper),
+        "std": float(np.std(table, ddof=1)) if table.size > 1 else None,
+        "mean_interval": _resample(table, np.mean),
+        "median_interval": _resample(table, np.median),
+        "variance": split_variance(table),
+    }
+
+
+def _resample(table: np.ndarray, statistic: Callable) -> list[float] | None:
+    units = table if len(table) > 1 else table.T
+    if len(units) < 2:
+        return None
+    found = scipy.stats.bootstrap(
+        (np.arange(len(units)),),
+        # scipy resamples the units' numbers, [resamples, units], as floats.
+        lambda which, axis: statistic(units[which.astype(int)], axis=(-2, -1)),
+        n_resamples=_NUM_RESAMPLES,
+        batch=max(1, 10**6 // units.size),  # a few megabytes at a time
+        vectorized=True,
+        method="percentile",
+        rng=0,
+    )
+    return [float(end) for end in found.confidence_interval]
+
+
+def split_variance(table: np.ndarray) -> dict[str, float] | None:
+    """Splits the variance of a crossed table between its rows and its columns.
+
+    The model is y[n, m] = mean + weights[n] + noise[m] + both[n, m], all random and independent.
+    With one number for each pair, what is particular to the pair and what is mere error are one.
+
+    Args:
+      table: [networks, noises].
+
+    Returns:
+      The variances of "weights", "noise" and "both", by the method of moments: each mean square is
+      set equal to its expectation. An estimate below zero is put at zero. None where there is one
+      network or one noise only.
+
+    Example:
+      >>> split_variance(np.array([[1.0, 1.0], [3.0, 3.0]]))
+      {'weights': 2.0, 'noise': 0.0, 'both': 0.0}
+
+    References:
+      Searle, Casella, McCulloch, Variance Components (1992), chapter 4.
+    """
+    networks, noises = table.shape
+    if min(networks, noises) < 2:
+        return None
+    centred = table - table.mean()
+    of_network, of_noise = centred.mean(1), centred.mean(0)
+    rest = centred - of_network[:, None] - of_noise
+    mean_square_rest = np.sum(rest**2) / ((networks - 1) * (noises - 1))
+    mean_square_weights = noises * np.sum(of_network**2) / (networks - 1)
+    mean_square_noise = networks * np.sum(of_noise**2) / (noises - 1)
+    return {
+        "weights": max(float(mean_square_weights - mean_square_rest) / noises, 0.0),
+        "noise": max(float(mean_square_noise - mean_square_rest) / networks, 0.0),
+        "both": float(mean_square_rest),
+    }
