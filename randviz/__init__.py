@@ -33,8 +33,9 @@ References:
 """
 
 from randviz.descent import lbfgs
+from randviz.networks.activations import normalize_activations
+from randviz.networks.extractor import Extractor
 from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Network, features
-from randviz.networks.rescaling import normalize_activations, rescale_weights
 from randviz.networks.weights import random_weights
 from randviz.objectives.losses import (
     alpha_norm,
@@ -57,6 +58,7 @@ __all__ = [
     "ALEXNET",
     "CAFFENET",
     "VGG19",
+    "Extractor",
     "Inversion",
     "Network",
     "Recipe",
@@ -76,7 +78,6 @@ __all__ = [
     "normalize_activations",
     "parse_recipe",
     "random_weights",
-    "rescale_weights",
     "select_layer",
     "select_weights",
     "synthesize",

@@ -12,9 +12,9 @@ from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpo
 from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, CommandSettings, setting
 from randviz.networks import network as networks
+from randviz.networks.activations import normalize_activations
 from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
 from randviz.networks.network import Dense, Network, ResponseNorm
-from randviz.networks.rescaling import normalize_activations
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import Params, UserError

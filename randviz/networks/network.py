@@ -5,10 +5,12 @@ are a separate pytree, `{layer: {"kernel": ..., "bias": ...}}`. One Flax module 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax import struct
 
 from randviz.networks.conv import (
     CONVOLUTIONS,
@@ -18,6 +20,9 @@ from randviz.networks.conv import (
     normalize_response,
     pool,
 )
+from randviz.networks.extractor import Extractor, LayerNames
+from randviz.networks.layers import Conv, Dense, Layer, Pool, ResponseNorm
+from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
 from randviz.types import Array, Features, Image, Params, UserError
 
 PAPER_SCALE = 0.015  # σ of section 2
@@ -25,67 +30,7 @@ IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv:
-    """A convolution of square kernels, then ReLU.
-
-    Attributes:
-      name: of the layer.
-      channels: how many it gives.
-      size: height and width of a kernel.
-      border: how far the padding reaches beyond each edge.
-      stride: positions from one output to the next.
-      groups: in how many parts, blind to each other, the channels are divided.
-    """
-
-    name: str
-    channels: int
-    size: int = 3
-    border: int = 1
-    stride: int = 1
-    groups: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """Pooling over square windows.
-
-    Attributes:
-      name: of the layer.
-      size: height and width of a window.
-      stride: positions from one window to the next.
-    """
-
-    name: str
-    size: int = 2
-    stride: int = 2
-    border = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class ResponseNorm:
-    """Local response normalisation, see `conv.normalize_response`."""
-
-    name: str
-    size: int = 5
-    bias: float = 1.0
-    slope: float = 1e-4 / 5
-    power: float = 0.75
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """A fully connected layer over all positions, then ReLU unless it is the scores' layer."""
-
-    name: str
-    channels: int
-    rectified: bool = True
-
-
-Layer = Conv | Pool | ResponseNorm | Dense
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
+class Network(LayerNames):
     """An architecture and the conventions of its input: hashable, so static under `jit`.
 
     Attributes:
@@ -136,25 +81,7 @@ class Network:
         Raises:
           UserError: if the network has no such layer.
         """
-        name = "conv" + layer[4:] if layer.startswith("relu") else layer
-        if name not in self.layer_names:
-            raise UserError(
-                f"layer {layer!r} is not in {self.name}; it has {', '.join(self.layer_names)}."
-            )
-        return name
-
-    def canonical_names(self, layers: tuple[str, ...]) -> tuple[str, ...]:
-        """As `canonical_name`, for several layers, put in forward order.
-
-        Raises:
-          UserError: if there are none, one is unknown, or one is named twice.
-        """
-        names = [self.canonical_name(layer) for layer in layers]
-        if not names:
-            raise UserError(f"no layer is named; {self.name} has {', '.join(self.layer_names)}.")
-        if len(set(names)) < len(names):
-            raise UserError(f"layers {','.join(layers)} name a layer twice; name each once.")
-        return tuple(sorted(names, key=self.layer_names.index))
+        return super().canonical_name("conv" + layer[4:] if layer.startswith("relu") else layer)
 
     def with_offset(self, input_offset: float | tuple[float, float, float]) -> "Network":
         """This network with an input offset, unless it has one already."""
@@ -224,6 +151,31 @@ class Network:
                 f" scale it to that (--square --image_size={self.fc_image_size})."
             )
 
+    def check_weights(self, params: Params, last_layer: str) -> None:
+        """Checks that there are weights for all layers down to one.
+
+        Args:
+          params: some or all of the weights.
+          last_layer: the deepest layer wanted.
+
+        Raises:
+          UserError: naming the first layer that lacks them.
+        """
+        for layer in self.up_to(last_layer):
+            if isinstance(layer, Conv | Dense) and layer.name not in params:
+                raise UserError(
+                    f"the weights end before layer {layer.name!r}, which {last_layer!r} needs; draw"
+                    f" or load them down to there."
+                )
+
+    def bind(self, params: Params) -> "BoundNetwork":
+        """This architecture with weights: an extractor.
+
+        Args:
+          params: {layer: {"kernel": ..., "bias": ...}}, down to the deepest layer wanted.
+        """
+        return BoundNetwork(params, {}, self)
+
 
 def _vgg19_layers():
     for block, (depth, channels) in enumerate(((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)), 1):
@@ -276,7 +228,7 @@ class Weights(nn.Module):
     def __call__(self) -> tuple[Array, Array, Mapping[str, Array] | None]:
         kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-        return kernel, bias, self.get_variable("params", "prepared")
+        return kernel, bias, self.get_variable("prepared", "kernel")
 
 
 class FeatureExtractor(nn.Module):
@@ -328,8 +280,78 @@ class FeatureExtractor(nn.Module):
         return features
 
 
+@struct.dataclass
+class BoundNetwork(Extractor):
+    """A network and its weights.
+
+    Attributes:
+      params: {layer: {"kernel": ..., "bias": ...}}.
+      prepared: {layer: {"kernel": ...}}, what `conv.prepare_kernel` made of the kernels; a layer
+        that is missing is prepared anew in each evaluation.
+      network: the architecture; static.
+    """
+
+    params: Params
+    prepared: Mapping[str, Mapping[str, Any]]
+    network: Network = struct.field(pytree_node=False)
+
+    @property
+    def name(self) -> str:
+        return self.network.name
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return self.network.layer_names
+
+    def canonical_name(self, layer: str) -> str:
+        """See `Network.canonical_name`."""
+        return self.network.canonical_name(layer)
+
+    def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
+        """See `Extractor.compute`; after the ReLU, and dense layers as [1, 1, C]."""
+        self.network.check_weights(self.params, layers[-1])
+        variables = {"params": self.params, "prepared": self.prepared}
+        return FeatureExtractor(self.network, layers).apply(variables, image)
+
+    def check_image(self, shape: tuple[int, ...], layer: str) -> None:
+        """See `Network.check_image`."""
+        self.network.check_image(shape, layer)
+
+    def with_offset(self, input_offset: float | tuple[float, float, float]) -> "BoundNetwork":
+        """See `Network.with_offset`."""
+        return self.replace(network=self.network.with_offset(input_offset))
+
+    def with_params(self, params: Params) -> "BoundNetwork":
+        """The same network with other weights; what was prepared of the old ones is left out."""
+        return self.replace(params=params, prepared={})
+
+    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int]) -> "BoundNetwork":
+        """Rescales the weights to the range that float32 likes and prepares the kernels.
+
+        See `Extractor.prepare` and `rescaling.rescale_weights`.
+        """
+        self.network.check_weights(self.params, layers[-1])
+        params, _ = rescale_weights(self.network, self.params, layers[-1])
+        prepared = prepare_kernels(self.network, params, layers[-1], shape=shape)
+        return self.replace(params=params, prepared=prepared)
+
+    def for_one_evaluation(self) -> "BoundNetwork":
+        """See `Network.for_one_evaluation`."""
+        return self.replace(network=self.network.for_one_evaluation())
+
+    def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
+        """See `Extractor.scale_exponents`."""
+        found, exponent = {}, 0
+        for layer in self.network.layers:
+            if layer.name in prepared.params:
+                pair = self.params[layer.name]["kernel"], prepared.params[layer.name]["kernel"]
+                exponent += find_exponent(*pair)
+            found[layer.name] = exponent
+        return found
+
+
 def features(
-    network: Network, params: Params, image: Image, layers: str | tuple[str, ...]
+    network: Network, params: Params, image: Image, layers: str | Sequence[str]
 ) -> Features:
     """Computes the rectified features of an image at the layers named.
 
@@ -357,26 +379,4 @@ def features(
     References:
       He, Wang, Hopcroft (2016), section 2, "Inverting deep representations": F^l.
     """
-    layers = network.canonical_names((layers,) if isinstance(layers, str) else tuple(layers))
-    network.check_image(image.shape, layers[-1])
-    check_weights(network, params, layers[-1])
-    return FeatureExtractor(network, layers).apply({"params": params}, image)
-
-
-def check_weights(network: Network, params: Params, last_layer: str) -> None:
-    """Says whether there are weights for all layers down to one.
-
-    Args:
-      network: the architecture.
-      params: some or all of its weights.
-      last_layer: the deepest layer wanted.
-
-    Raises:
-      UserError: naming the first layer that lacks them.
-    """
-    for layer in network.up_to(last_layer):
-        if isinstance(layer, Conv | Dense) and layer.name not in params:
-            raise UserError(
-                f"the weights end before layer {layer.name!r}, which {last_layer!r} needs; draw or"
-                f" load them down to there."
-            )
+    return network.bind(params)(image, layers)

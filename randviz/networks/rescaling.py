@@ -5,31 +5,22 @@ likes, or each filter to a mean activation of one, without changing what the net
 for known factors.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+import math
+from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from randviz.networks.conv import choose_method, prepare_kernel
-from randviz.networks.network import (
-    Conv,
-    Dense,
-    Network,
-    Pool,
-    ResponseNorm,
-    check_weights,
-    features,
-)
-from randviz.types import Array, Image, Params, UserError
+from randviz.networks.layers import Conv, Dense, Pool, ResponseNorm
+from randviz.types import Array, Params
 
-# A filter that answers at a smaller share of positions is as good as dead.
-_SPARSE = 1e-3
+if TYPE_CHECKING:
+    from randviz.networks.network import Network
 
 
 def rescale_weights(
-    network: Network, params: Params, last_layer: str
+    network: "Network", params: Params, last_layer: str
 ) -> tuple[Params, dict[str, Array]]:
     """Rescales weights to the range that float32 likes, changing nothing that the tasks compute.
 
@@ -48,9 +39,8 @@ def rescale_weights(
       The rescaled weights and {layer: whole number k}: the features of the layer grew by 2^k.
 
     Raises:
-      UserError: for an unknown layer or missing weights.
+      UserError: for an unknown layer.
     """
-    check_weights(network, params, last_layer)
     path = network.up_to(last_layer)
     norms = [index for index, layer in enumerate(path) if isinstance(layer, ResponseNorm)]
     fixed = path[: norms[-1]] if norms else ()
@@ -88,161 +78,45 @@ def rescale_weights(
     return normalized, exponents
 
 
-def prepare_descent(
-    network: Network, params: Params, last_layer: str, *, shape: tuple[int, int]
-) -> Params:
-    """Makes the weights ready for many evaluations: in a good gauge, with prepared kernels.
+def prepare_kernels(
+    network: "Network", params: Params, last_layer: str, *, shape: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """Computes once what many convolutions with the same kernels need of them.
 
     Args:
       network: the architecture.
-      params: its weights, at any scale.
-      last_layer: the deepest layer wanted; weights beyond it are left out.
-      shape: (H, W) of the image that will descend, on which it depends how its convolutions are
-        best computed. Images of other sizes are evaluated too, if more slowly.
+      params: its weights.
+      last_layer: the deepest layer wanted.
+      shape: (H, W) of the image that will be evaluated, on which it depends how its convolutions
+        are best computed. Images of other sizes are evaluated too, if more slowly.
 
     Returns:
-      {layer: {"kernel": ..., "bias": ..., "prepared": ...}}, convolutions with what
-      `conv.prepare_kernel` makes of the kernel. The gradient with respect to the kernel stays
-      right.
-
-    Raises:
-      UserError: for an unknown layer or missing weights.
+      {layer: {"kernel": what `conv.prepare_kernel` makes of it}} for all convolutions.
     """
-    params, _ = rescale_weights(network, params, last_layer)
-    sides = shape
+    prepared, sides = {}, shape
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
-            weights = params[layer.name]
-            kernel = weights["kernel"]
-            options = {"stride": layer.stride, "groups": layer.groups}
+            kernel = params[layer.name]["kernel"]
             method = choose_method(
                 (*sides, kernel.shape[2] * layer.groups),
                 kernel.shape,
                 convolution=network.convolution,
-                **options,
+                stride=layer.stride,
+                groups=layer.groups,
             )
-            weights["prepared"] = prepare_kernel(
-                kernel, method=method, shape=tuple(sides), groups=layer.groups
-            )
+            ready = prepare_kernel(kernel, method=method, shape=tuple(sides), groups=layer.groups)
+            prepared[layer.name] = {"kernel": ready}
         if isinstance(layer, Conv | Pool):
             sides = [(side + 2 * layer.border - layer.size) // layer.stride + 1 for side in sides]
-    return params
+    return prepared
 
 
-def mean_activations(
-    network: Network, params: Params, images: Sequence[Image], *, last_layer: str | None = None
-) -> dict[str, Array]:
-    """Averages each filter's activation over images and positions.
+def find_exponent(before: Array, after: Array) -> int:
+    """k of the 2^k that a kernel was multiplied by.
 
-    Args:
-      network: the architecture.
-      params: its weights.
-      images: [H, W, 3] each, of any sizes that reach the last layer.
-      last_layer: the deepest layer wanted; by default the last convolutional one.
-
-    Returns:
-      {layer: [C]} of all convolutions down to the last layer, at least 0.
-
-    Raises:
-      UserError: for no images, an unknown layer, missing weights, or an image that does not reach
-        the layer.
+    Read from the kernels by NumPy: as part of `rescale_weights` it would be compiled again, which
+    takes longer than the first steps of a descent.
     """
-    found = _average_activations(network, params, images, last_layer)
-    return {layer: mean for layer, (mean, _) in found.items()}
-
-
-def _average_activations(network, params, images, last_layer):
-    """{layer: (mean activation, share of positions with an answer)}, [C] both."""
-    if not images:
-        raise UserError("no image is given to average activations over; give at least one.")
-    last_layer = last_layer or network.last_convolutional()
-    layers = tuple(layer.name for layer in network.up_to(last_layer) if isinstance(layer, Conv))
-    sums = [_sum_activations(network, params, image, layers) for image in images]
-    totals = jax.tree.map(lambda *leaves: sum(leaves), *sums)
-    return {
-        layer: (total / count, answers / count) for layer, (total, answers, count) in totals.items()
-    }
-
-
-@functools.partial(jax.jit, static_argnames=("network", "layers"))
-def _sum_activations(network, params, image, layers):
-    maps = features(network, params, image, layers)
-    return {
-        layer: (x.sum((0, 1)), (x > 0).sum((0, 1)), jnp.float32(x.shape[0] * x.shape[1]))
-        for layer, x in maps.items()
-    }
-
-
-def rescale_filters(network: Network, params: Params, scales: Mapping[str, Array]) -> Params:
-    """Divides the activation of each filter by a number, and makes the next layer undo it.
-
-    W'[in, out] = W[in, out] s_in / s_out and b' = b / s_out. ReLU and pooling, average or maximum,
-    commute with positive factors: the features of a layer, and of the pooling after it, are
-    divided by its scales, and those of all other layers stay as they are.
-
-    Args:
-      network: the architecture, without response normalisation.
-      params: its weights.
-      scales: {layer: [C]}, positive; other layers keep their activations.
-
-    Returns:
-      The rescaled weights, of the same layers.
-
-    Raises:
-      UserError: for a network with response normalisation, which does not commute.
-    """
-    rescaled, incoming = {}, jnp.ones(3)
-    for layer in network.layers:
-        if isinstance(layer, ResponseNorm):
-            raise UserError(
-                f"the filters of {network.name} cannot be rescaled, because its response"
-                " normalisation would notice; leave its weights as they are."
-            )
-        if layer.name not in params:
-            continue
-        kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
-        outgoing = scales.get(layer.name, jnp.ones_like(bias))
-        if isinstance(layer, Conv):
-            # [groups, inputs of each] → [inputs of each, outputs]
-            parts = incoming.reshape(layer.groups, -1)
-            undo = jnp.repeat(parts, layer.channels // layer.groups, axis=0).T
-        else:
-            undo = jnp.tile(incoming, kernel.shape[0] // incoming.size)[:, None]
-        rescaled[layer.name] = {"kernel": kernel * undo / outgoing, "bias": bias / outgoing}
-        incoming = outgoing
-    return rescaled
-
-
-def normalize_activations(
-    network: Network, params: Params, images: Sequence[Image], *, last_layer: str | None = None
-) -> Params:
-    """Rescales filters so that the mean activation of each, over images and positions, is 1.
-
-    Whatever positive factors the filters had before, the features come out the same.
-
-    Args:
-      network: the architecture; its pooling, average or maximum, is the one averaged under.
-      params: its weights.
-      images: [H, W, 3] each, of any sizes that reach the last layer.
-      last_layer: the deepest layer rescaled; by default the last convolutional one. Deeper layers
-        undo it and keep their activations.
-
-    Returns:
-      The rescaled weights, of the same layers. A filter that answers nowhere, or at less than one
-      in a thousand positions, stays as it is.
-
-    Raises:
-      UserError: as `mean_activations` and `rescale_filters`.
-
-    References:
-      Gatys, Ecker, Bethge (2015), "Texture synthesis using convolutional neural networks", section
-      2; He, Wang, Hopcroft (2016), section 2, call the trained network so rescaled VGG.
-      Differs: filters that hardly ever answer. VGG-19's conv2_1 has one that does at four of
-      163,072 positions; with a mean like the others', those four would drown all the rest.
-    """
-    found = _average_activations(network, params, images, last_layer)
-    scales = {}
-    for layer, (mean, share) in found.items():
-        # Differs: see above.
-        scales[layer] = jnp.where(share < _SPARSE, 1.0, mean)
-    return rescale_filters(network, params, scales)
+    kernels = (np.asarray(kernel) for kernel in (before, after))
+    sizes = [max(float(kernel.max()), -float(kernel.min())) for kernel in kernels]
+    return round(math.log2(sizes[1] / sizes[0])) if all(sizes) else 0

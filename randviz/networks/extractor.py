@@ -1,0 +1,162 @@
+"""Extractors: everything that maps an image to features by layer name.
+
+An extractor is a pytree that is called with an image and names of layers. Its arrays (weights) are
+leaves, the rest is static and hashable by value, so extractors pass through `jit`, `vmap` and
+`grad`. Conventions of the input (offset, scale, order of colours) belong to the extractor: it
+always takes RGB in [0, 1]. `networks.network` makes one of an architecture of this package and its
+weights, `networks.adapters` of anything else.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import jax
+
+from randviz.types import Array, Features, Image, UserError
+
+
+class LayerNames:
+    """Names of layers, checked and put in order.
+
+    Attributes:
+      name: of their network, for messages.
+      layer_names: all layers, in forward order.
+    """
+
+    name: str
+    layer_names: tuple[str, ...]
+
+    def canonical_name(self, layer: str) -> str:
+        """The name that a layer is listed under.
+
+        Raises:
+          UserError: if there is no such layer.
+        """
+        if layer not in self.layer_names:
+            raise UserError(
+                f"layer {layer!r} is not in {self.name}; it has {', '.join(self.layer_names)}."
+            )
+        return layer
+
+    def canonical_names(self, layers: str | Sequence[str]) -> tuple[str, ...]:
+        """As `canonical_name`, for one layer or several, put in forward order.
+
+        Raises:
+          UserError: if there are none, one is unknown, or one is named twice.
+        """
+        names = [self.canonical_name(layer) for layer in _as_tuple(layers)]
+        if not names:
+            raise UserError(f"no layer is named; {self.name} has {', '.join(self.layer_names)}.")
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"layers {','.join(_as_tuple(layers))} name a layer twice; name each once."
+            )
+        return tuple(sorted(names, key=self.layer_names.index))
+
+
+class Extractor(LayerNames):
+    """What every task asks of a network.
+
+    A subclass has `name`, `layer_names` and `compute`; the other methods have defaults that fit a
+    function about which nothing more is known.
+
+    Attributes:
+      name: for messages and records.
+      layer_names: all layers, in forward order.
+    """
+
+    def compute(self, image: Image, layers: tuple[str, ...]) -> Mapping[str, Array]:
+        """Computes features, of these layers at least.
+
+        Args:
+          image: [H, W, 3], RGB in [0, 1].
+          layers: canonical names, in forward order.
+
+        Returns:
+          {layer: [h, w, C]}.
+        """
+        raise NotImplementedError
+
+    def __call__(self, image: Image, layers: str | Sequence[str]) -> Features:
+        """Computes the features of an image at the layers named.
+
+        Args:
+          image: [H, W, 3], RGB in [0, 1].
+          layers: one name or several.
+
+        Returns:
+          {layer: [h, w, C]} under the canonical names.
+
+        Raises:
+          UserError: for an unknown layer or an image that does not reach it.
+        """
+        names = self.canonical_names(layers)
+        for layer in names:
+            self.check_image(image.shape, layer)
+        found = self.compute(image, names)
+        return {layer: found[layer] for layer in names}
+
+    def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
+        """The shape of a layer's features, found without computing them.
+
+        Args:
+          shape: (H, W, 3) of the image.
+          layer: a canonical name.
+
+        Returns:
+          (h, w, C).
+        """
+        image = jax.ShapeDtypeStruct(tuple(shape), "float32")
+        return jax.eval_shape(lambda x: self.compute(x, (layer,))[layer], image).shape
+
+    def check_image(self, shape: tuple[int, ...], layer: str) -> None:
+        """Checks that an image of this shape reaches the layer.
+
+        Args:
+          shape: (H, W, 3).
+          layer: the deepest layer wanted.
+
+        Raises:
+          UserError: if the shape is not (H, W, 3), or the image is too small for the layer.
+        """
+        del layer
+        if len(shape) != 3 or shape[2] != 3:
+            raise UserError(f"an image has shape (height, width, 3), not {tuple(shape)}.")
+
+    def with_offset(self, input_offset: float | tuple[float, float, float]) -> Self:
+        """This extractor with an input offset, if the choice was left to the task."""
+        del input_offset
+        return self
+
+    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int]) -> Self:
+        """Makes ready for many evaluations; the function computed is the same up to known factors.
+
+        Args:
+          layers: canonical names of the layers that will be asked for.
+          shape: (H, W) of the images that will be evaluated most; others are evaluated too.
+
+        Returns:
+          An extractor of at least these layers.
+        """
+        del layers, shape
+        return self
+
+    def for_one_evaluation(self) -> Self:
+        """This extractor, computed in the way that compiles soonest, for a single evaluation."""
+        return self
+
+    def scale_exponents(self, prepared: Self) -> dict[str, int]:
+        """By which powers of two `prepare` multiplied the features.
+
+        Args:
+          prepared: what `prepare` made of this extractor.
+
+        Returns:
+          {layer: k}: features of the layer grew by 2^k. A layer that is not named did not change.
+        """
+        del prepared
+        return {}
+
+
+def _as_tuple(layers: str | Sequence[str]) -> tuple[str, ...]:
+    return (layers,) if isinstance(layers, str) else tuple(layers)
