@@ -21,9 +21,8 @@ Example:
   >>> import jax, randviz as rv
   >>> image = jax.random.uniform(jax.random.key(0), (12, 16, 3))
   >>> params = rv.random_weights(jax.random.key(1), rv.VGG19, last_layer="conv1_2")
-  >>> result = rv.invert(
-  ...     jax.random.key(2), rv.VGG19, params, image, layer="conv1_2", num_steps=30
-  ... )
+  >>> network = rv.VGG19.bind(params)
+  >>> result = rv.invert(jax.random.key(2), network, image, layer="conv1_2", num_steps=30)
   >>> bool(abs(result.image - image).mean() < 0.02)
   True
 
@@ -32,21 +31,26 @@ References:
   Image Representation. NIPS 2016.
 """
 
-from randviz.descent import lbfgs
+from randviz.descent.adam import Adam
+from randviz.descent.descent import Iterate, advance, init, iterate, minimize
+from randviz.descent.lbfgs import JaxoptLbfgs, OptaxLbfgs
+from randviz.descent.schedule import Schedule, plan_schedule
+from randviz.descent.solver import Result, Solver, State, Trace
+from randviz.host.images import load_image, save_image
 from randviz.networks.activations import normalize_activations
 from randviz.networks.extractor import Extractor
-from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Network, features
+from randviz.networks.network import ALEXNET, CAFFENET, VGG19, BoundNetwork, Network, features
+from randviz.networks.random_network import RandomNetwork
 from randviz.networks.weights import random_weights
-from randviz.objectives.losses import (
-    alpha_norm,
-    content_layer_weights,
-    content_loss,
-    gram_matrix,
-    mean_gram,
-    texture_layer_weights,
-    texture_loss,
-    total_variation,
-)
+from randviz.objectives.layer_weights import layer_weights
+from randviz.objectives.objective import Objective, Redrawn
+from randviz.objectives.regularizers import alpha_norm, total_variation
+from randviz.objectives.statistics.base import Statistic
+from randviz.objectives.statistics.features import Features, content_loss
+from randviz.objectives.statistics.gram import Gram, gram_matrix, mean_gram, texture_loss
+from randviz.objectives.statistics.moments import MeanAndCovariance, Means
+from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
+from randviz.objectives.statistics.sliced_wasserstein import SlicedWasserstein
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.search.selection import select_layer, select_weights
 from randviz.tasks.inversion import Inversion, invert
@@ -58,30 +62,56 @@ __all__ = [
     "ALEXNET",
     "CAFFENET",
     "VGG19",
+    "Adam",
+    "BoundNetwork",
+    "CosineMeans",
     "Extractor",
+    "Features",
+    "Gram",
     "Inversion",
+    "Iterate",
+    "JaxoptLbfgs",
+    "MeanAndCovariance",
+    "Means",
     "Network",
+    "Objective",
+    "OptaxLbfgs",
+    "RandomNetwork",
     "Recipe",
+    "Redrawn",
+    "Result",
+    "Schedule",
+    "SlicedWasserstein",
+    "Solver",
+    "State",
+    "Statistic",
     "Style",
     "Texture",
+    "ThresholdMeans",
+    "Trace",
     "UserError",
+    "advance",
     "alpha_norm",
-    "content_layer_weights",
     "content_loss",
     "features",
     "format_recipe",
     "gram_matrix",
+    "init",
     "invert",
+    "iterate",
     "keep_colors",
-    "lbfgs",
+    "layer_weights",
+    "load_image",
     "mean_gram",
+    "minimize",
     "normalize_activations",
     "parse_recipe",
+    "plan_schedule",
     "random_weights",
+    "save_image",
     "select_layer",
     "select_weights",
     "synthesize",
-    "texture_layer_weights",
     "texture_loss",
     "total_variation",
     "transfer",

@@ -1,4 +1,4 @@
-"""The words of randviz: what an image, a feature map and a key are.
+"""Types: what an image, a feature map and a key are.
 
 Shape letters used in every docstring:
 
@@ -15,8 +15,11 @@ An image is float32 [H, W, 3], RGB, nominally in [0, 1], with no batch axis: a b
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Image = jax.Array  # float32 [H, W, 3], RGB, nominally [0, 1]
@@ -30,3 +33,40 @@ class UserError(ValueError):
 
     The commands print it and exit with code 2; callers from Python can catch it as a ValueError.
     """
+
+
+def as_image(image: Any, name: str = "the image") -> Image:
+    """Takes an array of any floating type as an image.
+
+    Args:
+      image: [H, W, 3], NumPy or JAX, RGB, nominally in [0, 1].
+      name: for messages.
+
+    Returns:
+      The same as a float32 JAX array.
+
+    Raises:
+      UserError: if it is no array of floating-point numbers, not [H, W, 3], or (where the values
+        are known, that is not under `jit`) reaches far beyond 1.
+    """
+    if not hasattr(image, "dtype"):
+        image = np.asarray(image)
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise UserError(
+            f"{name} has type {image.dtype}; give floating-point numbers in [0, 1], that is divide"
+            " 0 to 255 by 255."
+        )
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"{name} has shape {tuple(image.shape)}; give (height, width, 3).")
+    if not isinstance(image, jax.core.Tracer) and image.size:
+        highest = float(np.max(np.asarray(image, np.float32)))
+        if highest > _BRIGHTEST:
+            raise UserError(
+                f"{name} has values up to {highest:g}; give numbers in [0, 1], that is divide 0 to"
+                " 255 by 255."
+            )
+    return jnp.asarray(image, jnp.float32)
+
+
+# A descent may leave [0, 1], but not so far; a picture in 0 to 255 that stays below is black.
+_BRIGHTEST = 4.0

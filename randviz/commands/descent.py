@@ -1,11 +1,12 @@
 """What the three task commands share: their settings, their start, and the run itself."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +14,20 @@ import numpy as np
 
 from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
-from randviz.descent import lbfgs
+from randviz.descent.descent import SOLVERS, find_solver
+from randviz.descent.lbfgs import MEMORY
+from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize
 from randviz.host import runs
 from randviz.host.estimate import check_resources
 from randviz.host.images import check_suffix, save_image
 from randviz.host.settings import list_values, setting
-from randviz.networks import network as networks
+from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
-from randviz.objectives import losses
-from randviz.types import Image, Key, Params, UserError
+from randviz.networks.random_network import RandomNetwork
+from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
+from randviz.objectives.objective import Objective, Sampler, Term, objective_at
+from randviz.tasks.task import Descent
+from randviz.types import Image, Key, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +51,38 @@ class DescentSettings(NetworkSettings):
     output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
     gradient_reduction: str = setting(
         "mean_abs",
-        "How the absolute mean gradient in the layer weights is read: mean |g| or |mean g|.",
-        choices=losses.GRADIENT_REDUCTIONS,
+        "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
+        choices=GRADIENT_REDUCTIONS,
     )
-    solver: str = setting("jaxopt", "Who descends: L-BFGS twice, or Adam.", choices=lbfgs.SOLVERS)
-    memory: int = setting(
-        lbfgs.MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000
+    solver: str = setting(
+        "auto",
+        "The method of descent: L-BFGS of jaxopt or optax; Adam; averaged_adam, whose rate decays"
+        " and whose last iterates are averaged; auto is jaxopt, or averaged_adam with --redraw.",
+        choices=("auto", *SOLVERS),
+    )
+    memory: int = setting(MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000)
+    redraw: bool = setting(
+        False,
+        "Draws what is random anew at each step: the weights of a random network, the directions"
+        " and thresholds of the statistic.",
+    )
+    min_size: int = setting(
+        0,
+        "Longest side in pixels of the first of several scales, coarse to fine; 0 for a single"
+        " scale. Each size is about √2 of the one before, unless --num_scales says otherwise.",
+        lower_bound=0,
+        upper_bound=LARGEST_SIDE,
+    )
+    num_scales: int = setting(
+        0, "How many scales, the last at --image_size; 0 for as many as fit.", lower_bound=0
+    )
+    scale_sizes: tuple[str, ...] = setting(
+        (),
+        "The longest sides themselves, growing, with commas between, in place of --min_size and"
+        " --num_scales; the last must be the result's.",
+    )
+    scale_steps: tuple[str, ...] = setting(
+        (), "Steps at each scale, with commas between; by default --num_steps are divided."
     )
     init: str = setting(
         "noise", "Where the descent starts: noise, or --init_image.", choices=("noise", "image")
@@ -71,11 +103,10 @@ class Task(NamedTuple):
       name: of the command.
       settings: of the command.
       choice: whose network it is.
-      make_objective: makes it, image → scalar, from what is in memory already.
-      start: [H, W, 3].
+      descent: what descends.
+      shape: (H, W) of the result.
+      start: [h, w, 3], scaled to the first size.
       pictures: {flag: Picture}, everything read from outside.
-      layer_weights: the objective → {"content" or "style": {layer: value}}, as the paper states
-        them, at its σ.
       finish: what is done to the last image before it is saved.
       measure: more metadata about the saved image for the record.
     """
@@ -83,90 +114,157 @@ class Task(NamedTuple):
     name: str
     settings: DescentSettings
     choice: Choice
-    make_objective: Callable[[], lbfgs.Objective]
+    descent: Descent
+    shape: tuple[int, int]
     start: Image
     pictures: Mapping[str, Picture]
-    layer_weights: Callable[[Any], Mapping[str, Mapping[str, float]]]
     finish: Callable[[Image], Image] = lambda image: image
     measure: Callable[[Image], dict[str, Any]] = lambda image: {}
 
 
+def make_source(settings: DescentSettings, choice: Choice, last_layer: str) -> Extractor | Sampler:
+    """The extractor that the settings name, or what it is drawn from anew at each step.
+
+    Args:
+      settings: of the command.
+      choice: whose network it is.
+      last_layer: the deepest layer wanted.
+
+    Raises:
+      UserError: as `Choice.sample`.
+    """
+    if settings.redraw and choice.label == "random":
+        return RandomNetwork(
+            scale=settings.scale,
+            bias_scale=settings.bias_scale,
+            network=choice.network,
+            last_layer=last_layer,
+        )
+    return choice.network.bind(choice.sample(last_layer))
+
+
+def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
+    """The scales that the settings ask for.
+
+    Args:
+      settings: of the command.
+      longest: longest side of the result, in pixels.
+
+    Returns:
+      Sizes and steps; one size if no more are asked for.
+
+    Raises:
+      UserError: for sizes or steps that are no whole numbers or do not fit together.
+    """
+    if settings.scale_sizes:
+        if settings.min_size or settings.num_scales:
+            raise UserError("--scale_sizes takes the place of --min_size and --num_scales.")
+        sizes = read_whole_numbers("scale_sizes", settings.scale_sizes)
+        if sizes[-1] != longest:
+            raise UserError(
+                f"--scale_sizes ends at {sizes[-1]} and the result's longest side is {longest}"
+                " pixels; end there, or change --image_size."
+            )
+        schedule = Schedule(sizes, divide_steps(settings.num_steps, sizes))
+    else:
+        schedule = plan_schedule(
+            longest,
+            settings.num_steps,
+            min_size=settings.min_size or None,
+            num_scales=settings.num_scales or None,
+        )
+    if settings.scale_steps:
+        schedule = Schedule(schedule.sizes, read_whole_numbers("scale_steps", settings.scale_steps))
+    return schedule
+
+
+def read_whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
+    """Reads a list of whole numbers, at least 1 each.
+
+    Raises:
+      UserError: if one is not.
+    """
+    try:
+        numbers = tuple(int(value) for value in values)
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise UserError(f"--{flag}={','.join(values)} must be whole numbers, at least 1 each.")
+    return numbers
+
+
 def make_start(
-    settings: DescentSettings, key: Key, canvas: Image, noise_std: float
+    settings: DescentSettings,
+    key: Key,
+    shape: tuple[int, int],
+    noise_std: float,
+    content: Image | None = None,
 ) -> tuple[Image, dict[str, Picture]]:
     """The image that the settings start from.
 
     Args:
       settings: of the command.
       key: of the noise.
-      canvas: [H, W, 3], the start with --init=content; otherwise only its size counts.
+      shape: (H, W) of the result.
       noise_std: standard deviation of the noise, image in [0, 1].
+      content: [H, W, 3], the start with --init=content.
 
     Returns:
-      [H, W, 3], and {"init_image": Picture} if one was read.
+      [h, w, 3], noise in the size of the first scale, others in that of the result; and
+      {"init_image": Picture} if one was read.
 
     Raises:
       UserError: if the initial image cannot be read.
     """
-    height, width = canvas.shape[:2]
     if settings.init_image and settings.init != "image":
         raise UserError("--init_image is given but not used; add --init=image.")
     if settings.init == "content":
-        return canvas, {}
+        return content, {}
     if settings.init == "noise":
-        return sample_noise_image(key, (height, width), std=noise_std), {}
-    picture = load_picture("init_image", settings.init_image, max(height, width))
-    start = jax.image.resize(picture.image, (height, width, 3), "linear", antialias=True)
-    return start, {"init_image": picture}
+        # Noise made in full size would be averaged away where it is reduced.
+        first = make_schedule(settings, max(shape)).shapes(shape)[0]
+        return sample_noise_image(key, first, std=noise_std), {}
+    picture = load_picture("init_image", settings.init_image, max(shape))
+    return resize(picture.image, shape), {"init_image": picture}
 
 
-def paper_layer_weights(
-    network: networks.Network,
-    params: Params,
-    normalized: Params,
-    layer_weights: Mapping[str, Any],
-    degree: int,
-) -> dict[str, float]:
-    """ω or μ as the paper states them, at the scale of the weights as drawn.
+def state_layer_weights(
+    source: Extractor | Sampler, objective: Objective
+) -> dict[str, dict[str, float]]:
+    """ω and μ as the paper states them, at the scale of the weights as drawn.
 
     Args:
-      network: the architecture.
-      params: the weights as drawn.
-      normalized: the same in the gauge of the objective, down to the deepest layer.
-      layer_weights: {layer: value}, in that gauge.
-      degree: of the loss in the features: 2 for ω, 4 for μ.
+      source: the extractor before it was prepared.
+      objective: made of it.
 
     Returns:
-      {layer: value}; Python floats, which do not overflow where float32 does.
+      {part: {layer: value}}; Python floats, which do not overflow where float32 does. A statistic
+      that is not homogeneous has no other scale, and is stated as it is.
 
     Raises:
       UserError: if a layer's weight is not finite, because the picture does not reach the layer.
     """
-    found, exponent = {}, 0
-    for layer in network.layers:
-        if layer.name in normalized:
-            exponent += _find_exponent(params[layer.name], normalized[layer.name])
-        if layer.name not in layer_weights:
-            continue
-        value = float(layer_weights[layer.name])
-        if not math.isfinite(value):
-            raise UserError(
-                f"layer {layer.name!r} does not answer to the picture at all (is it black?); take"
-                " another picture, layer or --input_offset."
-            )
-        found[layer.name] = math.ldexp(value, degree * exponent)
+    exponents = {}
+    if isinstance(source, Extractor):
+        exponents = source.scale_exponents(objective.extractor)
+    degrees = {
+        (part, term.layer): term.statistic.degree
+        for part, terms in objective.parts.items()
+        for term in terms.terms
+        if isinstance(term, Term)
+    }
+    found: dict[str, dict[str, float]] = {}
+    for part, weights in objective.layer_weights().items():
+        for layer, weight in weights.items():
+            value = float(weight)
+            if not math.isfinite(value):
+                raise UserError(
+                    f"layer {layer!r} does not answer to the picture at all (is it black?); take"
+                    " another picture, layer or --input_offset."
+                )
+            exponent = (degrees[part, layer] or 0) * exponents.get(layer, 0)
+            found.setdefault(part, {})[layer] = math.ldexp(value, exponent)
     return found
-
-
-def _find_exponent(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
-    """k of the 2^k that one layer's kernel was multiplied by.
-
-    Read from the kernels by NumPy: as part of `rescale_weights` it would be compiled again, which
-    takes longer than the first steps of a descent.
-    """
-    kernels = (np.asarray(weights["kernel"]) for weights in (before, after))
-    sizes = [max(float(kernel.max()), -float(kernel.min())) for kernel in kernels]
-    return round(math.log2(sizes[1] / sizes[0])) if all(sizes) else 0
 
 
 def run_task(task: Task) -> None:
@@ -179,18 +277,30 @@ def run_task(task: Task) -> None:
     settings = task.settings
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
     check_suffix(output)
-    options = {"solver": settings.solver, "memory": settings.memory}
+    named = task.descent.default_solver() if settings.solver == "auto" else settings.solver
+    solver = find_solver(named, memory=settings.memory)
+    longest = max(task.shape)
+    schedule = make_schedule(settings, longest)
+    shapes = schedule.shapes(task.shape)
+    stages = [
+        runs.Stage(functools.partial(task.descent.objective, size / longest, scale), shape, steps)
+        for scale, (size, shape, steps) in enumerate(
+            zip(schedule.sizes, shapes, schedule.steps, strict=True)
+        )
+    ]
+    pixels = [math.prod(shape) for shape in shapes]
     if check_resources(
         task.name,
-        task.make_objective,
-        task.start,
-        num_steps=settings.num_steps,
+        stages[-1].make_objective,
+        jax.ShapeDtypeStruct((*task.shape, 3), "float32"),
+        # Steps at the last size that take as long as all steps together.
+        num_steps=round(float(np.dot(schedule.steps, pixels)) / pixels[-1]),
         dry_run=settings.dry_run,
-        **options,
+        solver=solver,
     ):
         return
-    objective = task.make_objective()
-    layer_weights = task.layer_weights(objective)
+    objective = objective_at(stages[-1].make_objective(), 0)
+    layer_weights = state_layer_weights(task.descent.source, objective)
     folder = runs.prepare_folder(settings.out_dir)
     runs.prepare_folder(output.parent, flag="output_image")
     if output.is_dir():
@@ -203,18 +313,18 @@ def run_task(task: Task) -> None:
     metadata = {
         "command": task.name,
         "settings": list_values(settings),
-        "network": {**describe_network(objective.network), **task.choice.metadata},
+        "schedule": {"sizes": schedule.sizes, "steps": schedule.steps},
+        "network": {**describe_network(task.choice.network), **task.choice.metadata},
         "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }
     decisive = {**metadata, "settings": list_values(settings, *excluded_fields)}
     run = runs.descend(
-        objective,
+        stages,
         task.start,
-        num_steps=settings.num_steps,
         folder=folder,
         metadata=decisive,
-        **options,
+        solver=solver,
         print_every=settings.print_every,
         save_every=settings.save_every,
         show=save,
@@ -222,14 +332,14 @@ def run_task(task: Task) -> None:
     )
     image = task.finish(run.image)
     save_image(output, image)
-    said = [words for picture in task.pictures.values() for words in picture.metadata["warnings"]]
+    messages = [text for picture in task.pictures.values() for text in picture.metadata["warnings"]]
     failed = int(run.trace.failed.sum())
     if failed:
-        said.append(
-            f"{failed} of {settings.num_steps} steps led nowhere; the picture is where the last"
-            " good one led."
+        messages.append(
+            f"{failed} of {schedule.num_steps} steps made no progress; the picture is where the"
+            " last good one led."
         )
-        warnings.warn(said[-1], stacklevel=2)
+        warnings.warn(messages[-1], stacklevel=2)
     record = {
         **metadata,
         "layer_weights": layer_weights,
@@ -237,7 +347,7 @@ def run_task(task: Task) -> None:
         "final_loss": float(run.trace.loss[-1]),
         "evaluations": int(run.trace.evaluations.sum()),
         "failed_steps": failed,
-        "warnings": said,
+        "warnings": messages,
         "seconds": round(run.seconds, 3),
         "sessions": run.sessions,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

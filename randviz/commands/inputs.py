@@ -35,6 +35,11 @@ def make_keys(seed: int) -> tuple[Key, Key]:
     return tuple(jax.random.split(jax.random.key(seed, impl=GENERATOR)))
 
 
+def make_statistics_key(seed: int) -> Key:
+    """The key of a command's random statistics, and of all that is drawn anew at each step."""
+    return jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), 2)
+
+
 def check_picture(picture: Picture, network: Network, last_layer: str) -> None:
     """Says whether a network answers to a picture in a layer.
 

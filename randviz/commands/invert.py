@@ -9,22 +9,22 @@ Examples:
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
     DescentSettings,
     Task,
+    make_source,
     make_start,
-    paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import load_picture, make_keys
+from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
 from randviz.host.quality import compare_images
 from randviz.host.settings import run_command, setting
 from randviz.tasks import inversion
 from randviz.tasks.inversion import Inversion
+from randviz.tasks.task import Descent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +61,10 @@ def run(settings: Settings) -> None:
     network = choice.network.with_offset(inversion.INPUT_OFFSET)
     network.check_image(picture.image.shape, settings.layer)
     _, noise_key = make_keys(settings.seed)
-    params = choice.sample(settings.layer)
-    make_objective = functools.partial(
-        Inversion.of,
-        network,
-        params,
-        picture.image,
+    statistics_key = make_statistics_key(settings.seed)
+    choice = choice._replace(network=network)
+    source = make_source(settings, choice, settings.layer)
+    inversion_task = Inversion(
         layer=settings.layer,
         tv_weight=settings.tv_weight,
         tv_power=settings.tv_power,
@@ -75,21 +73,18 @@ def run(settings: Settings) -> None:
         weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
-    start, extra = make_start(settings, noise_key, picture.image, inversion.NOISE_STD)
-
-    def layer_weights(objective: Inversion) -> dict[str, dict[str, float]]:
-        omega = {objective.layer: objective.layer_weight}
-        return {"content": paper_layer_weights(network, params, objective.params, omega, degree=2)}
-
+    start, extra = make_start(settings, noise_key, picture.image.shape[:2], inversion.NOISE_STD)
     run_task(
         Task(
             name="invert",
             settings=settings,
             choice=choice,
-            make_objective=make_objective,
+            descent=Descent(
+                inversion_task, source, (picture.image,), statistics_key, settings.redraw
+            ),
+            shape=picture.image.shape[:2],
             start=start,
             pictures={"image": picture, **extra},
-            layer_weights=layer_weights,
             measure=lambda image: compare_images(image, picture.image),
         )
     )

@@ -8,22 +8,24 @@ Examples:
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
     DescentSettings,
     Task,
+    make_source,
     make_start,
-    paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import load_picture, make_keys
+from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
 from randviz.host.settings import run_command, setting
+from randviz.objectives.building import WEIGHTINGS
+from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
 from randviz.tasks import style
 from randviz.tasks.style import Style, keep_colors
+from randviz.tasks.task import Descent
 from randviz.types import UserError
 
 
@@ -44,7 +46,15 @@ class Settings(DescentSettings):
         style.CONTENT_LAYERS, "Layers whose features are matched to the photograph's."
     )
     style_layers: tuple[str, ...] = setting(
-        style.STYLE_LAYERS, "Layers whose Gram matrices are matched to the painting's."
+        style.STYLE_LAYERS, "Layers whose statistics are matched to the painting's."
+    )
+    statistic: str = setting(
+        "gram", "What of each style layer's features is compared.", choices=tuple(STATISTICS)
+    )
+    weighting: str = setting(
+        "gradient",
+        "How layers are weighted: by the reciprocal gradient (the paper's ω and μ), or not at all.",
+        choices=WEIGHTINGS,
     )
     content_weight: float = setting(style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0)
     style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0)
@@ -81,13 +91,12 @@ def run(settings: Settings) -> None:
     for painting in paintings:
         network.check_image(painting.image.shape, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = choice.sample(deepest)
-    make_objective = functools.partial(
-        Style.of,
-        network,
-        params,
-        content.image,
-        [painting.image for painting in paintings],
+    statistics_key = make_statistics_key(settings.seed)
+    choice = choice._replace(network=network)
+    source = make_source(settings, choice, deepest)
+    style_task = Style(
+        style_statistic=find_statistic(settings.statistic),
+        weighting=settings.weighting,
         content_layers=content_layers,
         style_layers=style_layers,
         content_weight=settings.content_weight,
@@ -97,24 +106,20 @@ def run(settings: Settings) -> None:
         gradient_reduction=settings.gradient_reduction,
     )
 
-    def layer_weights(objective: Style) -> dict[str, dict[str, float]]:
-        state = functools.partial(paper_layer_weights, network, params, objective.params)
-        return {
-            "content": state(objective.content_layer_weights, degree=2),
-            "style": state(objective.style_layer_weights, degree=4),
-        }
-
-    start, extra = make_start(settings, noise_key, content.image, style.NOISE_STD)
+    images = (content.image, [painting.image for painting in paintings])
+    start, extra = make_start(
+        settings, noise_key, content.image.shape[:2], style.NOISE_STD, content.image
+    )
     named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
     run_task(
         Task(
             name="style",
             settings=settings,
             choice=choice,
-            make_objective=make_objective,
+            descent=Descent(style_task, source, images, statistics_key, settings.redraw),
+            shape=content.image.shape[:2],
             start=start,
             pictures={"content_image": content, **named, **extra},
-            layer_weights=layer_weights,
             finish=lambda image: (
                 keep_colors(image, content.image) if settings.original_colors else image
             ),

@@ -6,23 +6,23 @@ Examples:
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Sequence
-
-import jax.numpy as jnp
 
 from randviz.commands.descent import (
     DescentSettings,
     Task,
+    make_source,
     make_start,
-    paper_layer_weights,
     run_task,
 )
-from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
+from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
 from randviz.host.settings import run_command, setting
+from randviz.objectives.building import WEIGHTINGS
+from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
 from randviz.tasks import texture
+from randviz.tasks.task import Descent
 from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
@@ -33,7 +33,15 @@ class Settings(DescentSettings):
 
     texture_image: str = setting("", "The texture: a path, or the name of a sample.")
     layers: tuple[str, ...] = setting(
-        texture.LAYERS, "The layers whose Gram matrices are matched, separated by commas."
+        texture.LAYERS, "The layers whose statistics are matched, separated by commas."
+    )
+    statistic: str = setting(
+        "gram", "What of each layer's features is compared.", choices=tuple(STATISTICS)
+    )
+    weighting: str = setting(
+        "gradient",
+        "How layers are weighted: by the reciprocal gradient (the paper's μ), or not at all.",
+        choices=WEIGHTINGS,
     )
     output_size: str = setting(
         "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
@@ -53,32 +61,30 @@ def run(settings: Settings) -> None:
     network.check_image(picture.image.shape, layers[-1])
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
-    params = choice.sample(layers[-1])
-    make_objective = functools.partial(
-        Texture.of,
-        network,
-        params,
-        picture.image,
+    statistics_key = make_statistics_key(settings.seed)
+    choice = choice._replace(network=network)
+    source = make_source(settings, choice, layers[-1])
+    texture_task = Texture(
         layers=layers,
+        statistic=find_statistic(settings.statistic),
         shape=(height, width),
+        weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
 
-    def layer_weights(objective: Texture) -> dict[str, dict[str, float]]:
-        mu = objective.layer_weights
-        return {"style": paper_layer_weights(network, params, objective.params, mu, degree=4)}
-
-    canvas = jnp.zeros((height, width, 3))
-    start, extra = make_start(settings, noise_key, canvas, texture.NOISE_STD)
+    shape = (height, width)
+    start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
     run_task(
         Task(
             name="texture",
             settings=settings,
             choice=choice,
-            make_objective=make_objective,
+            descent=Descent(
+                texture_task, source, (picture.image,), statistics_key, settings.redraw
+            ),
+            shape=shape,
             start=start,
             pictures={"texture_image": picture, **extra},
-            layer_weights=layer_weights,
         )
     )
 

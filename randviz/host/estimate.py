@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import psutil
 
-from randviz.descent import lbfgs
-from randviz.host.runs import format_seconds
+from randviz.descent import descent
+from randviz.descent.solver import Objective, Solver
+from randviz.host.progress import format_seconds
 from randviz.types import Image, UserError
 
 _MIB = 2**20
@@ -25,13 +27,12 @@ _PACE_SECONDS = 2.0  # at least so long, or two steps, is the pace measured
 
 def check_resources(
     name: str,
-    make_objective: Callable[[], lbfgs.Objective],
-    start: Image,
+    make_objective: Callable[[], Objective],
+    start: Image | jax.ShapeDtypeStruct,
     *,
     num_steps: int,
     dry_run: bool,
-    solver: str = "jaxopt",
-    memory: int = lbfgs.MEMORY,
+    solver: Solver | str = "jaxopt",
     num_together: int = 1,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only tells.
@@ -39,10 +40,10 @@ def check_resources(
     Args:
       name: of the command.
       make_objective: makes the objective of the largest of its descents.
-      start: [H, W, 3], where that one starts.
+      start: [H, W, 3], where that one starts, or its shape.
       num_steps: of all descents together.
       dry_run: whether the command only wants to tell.
-      solver, memory: as in `lbfgs.init`.
+      solver: as in `descent.init`.
       num_together: how many descents share one program.
 
     Returns:
@@ -51,12 +52,11 @@ def check_resources(
     Raises:
       UserError: if the descent does not fit into memory.
     """
-    options = {"solver": solver, "memory": memory}
-    estimate = estimate_descent(make_objective, start, num_together=num_together, **options)
+    estimate = estimate_descent(make_objective, start, num_together=num_together, solver=solver)
     check_memory(estimate, start)
     if dry_run:
         began = time.monotonic()
-        pace = measure_pace(make_objective(), start, **options)
+        pace = measure_pace(make_objective(), start.shape, solver=solver)
         seconds = time.monotonic() - began + num_steps * pace
         print(
             f"{name}: {start.shape[1]}×{start.shape[0]} pixels take about"
@@ -83,11 +83,10 @@ class Estimate(NamedTuple):
 
 
 def estimate_descent(
-    make_objective: Callable[[], lbfgs.Objective],
+    make_objective: Callable[[], Objective],
     start: Image | jax.ShapeDtypeStruct,
     *,
-    solver: str = "jaxopt",
-    memory: int = lbfgs.MEMORY,
+    solver: Solver | str = "jaxopt",
     num_together: int = 1,
 ) -> Estimate:
     """Compiles a descent's step and reads from it what the descent will take.
@@ -95,19 +94,19 @@ def estimate_descent(
     Args:
       make_objective: makes the objective; only traced, so that nothing is allocated.
       start: [H, W, 3], or its shape.
-      solver, memory: as in `lbfgs.init`.
+      solver: as in `descent.init`.
       num_together: how many such descents one program makes, under `vmap`.
 
     Returns:
       The estimate. The program is kept by JAX, and the descent itself need not compile it again.
     """
     objective = jax.eval_shape(make_objective)
-    init = lambda objective, image: lbfgs.init(objective, image, solver=solver, memory=memory)
+    init = lambda objective, image: descent.init(objective, image, solver=solver)
     state = jax.eval_shape(init, objective, start)
-    plan = lbfgs.compile_steps(objective, state, solver=solver).memory_analysis()
+    plan = descent.compile_steps(objective, state, solver=solver).memory_analysis()
     used = _count_bytes((objective, state))
     used += plan.output_size_in_bytes + plan.temp_size_in_bytes
-    growing = num_together * (used - _count_bytes(getattr(objective, "params", ())))
+    growing = num_together * (used - _count_bytes(_fixed_arrays(objective)))
     more = num_together * used
     if jax.default_backend() == "cpu":
         more += _PREPARATION
@@ -117,6 +116,11 @@ def estimate_descent(
         before = stats["bytes_in_use"]
         free = stats["bytes_limit"] - before
     return Estimate(before + more, more, growing, free)
+
+
+def _fixed_arrays(objective):
+    """The arrays whose size does not depend on the image's."""
+    return getattr(objective, "extractor", ())
 
 
 def _count_bytes(tree) -> int:
@@ -158,19 +162,17 @@ def check_memory(estimate: Estimate, start: Image | jax.ShapeDtypeStruct) -> Non
     raise UserError(f"{said}; a picture with a longest side of {side} pixels would fit.")
 
 
-def measure_pace(
-    objective: lbfgs.Objective, start: Image, *, solver: str = "jaxopt", memory: int = lbfgs.MEMORY
-) -> float:
+def measure_pace(objective: Objective, start: Image, *, solver: Solver | str = "jaxopt") -> float:
     """Takes a few steps and returns the seconds of one evaluation, compilation not counted.
 
     A step is one evaluation and now and then two.
     """
-    state = lbfgs.init(objective, start, solver=solver, memory=memory)
-    state, _ = lbfgs.advance(objective, state, num_steps=1, solver=solver)
+    state = descent.init(objective, jnp.full(shape, 0.5, jnp.float32), solver=solver)
+    state, _ = descent.advance(objective, state, num_steps=1, solver=solver)
     jax.block_until_ready(state)
     began, steps, evaluations = time.monotonic(), 0, 0
     while steps < 2 or time.monotonic() - began < _PACE_SECONDS:
-        state, trace = lbfgs.advance(objective, state, num_steps=1, solver=solver)
+        state, trace = descent.advance(objective, state, num_steps=1, solver=solver)
         evaluations += int(trace.evaluations[0])
         steps += 1
     return (time.monotonic() - began) / max(evaluations, 1)

@@ -1,8 +1,10 @@
 """Long runs: watched, saved, stopped at any moment, and gone on with where they were."""
 
+import bisect
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import math
@@ -13,24 +15,25 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import rich.console
-import rich.progress
 
-from randviz.descent import lbfgs
+from randviz.descent.descent import advance, find_solver, init
+from randviz.descent.schedule import resize
+from randviz.descent.solver import Objective, Solver, State, Trace
 from randviz.host.images import explain_failure, replace_atomically
+from randviz.host.progress import Progress
 from randviz.types import Image, UserError
 
 _CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
-_CHUNK_STEPS = 64  # the trace capacity that `lbfgs.advance` compiles for at the least
+_CHUNK_STEPS = 64  # the trace capacity that `advance` compiles for at the least
 _SAVE_SECONDS = 20.0  # at most so much work is lost when the process is killed outright
-_LOG_SECONDS = 10.0
-_STATE_VERSION = 1  # of what is saved; another number leaves older states alone
+_STATE_VERSION = 2  # of what is saved; another number leaves older states alone
 
 
 class Stopped(Exception):
@@ -48,7 +51,7 @@ class Run(NamedTuple):
     """
 
     image: Image
-    trace: lbfgs.Trace
+    trace: Trace
     seconds: float
     sessions: int
 
@@ -118,35 +121,45 @@ def _finite(record: Any) -> Any:
     return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
+class Stage(NamedTuple):
+    """A descent at one size, of one or several from coarse to fine.
+
+    Attributes:
+      make_objective: makes it, image → scalar or redrawn.
+      shape: (H, W) of the image that descends.
+      num_steps: T of this stage.
+    """
+
+    make_objective: Callable[[], Objective]
+    shape: tuple[int, int]
+    num_steps: int
+
+
 def descend(
-    objective: lbfgs.Objective,
+    stages: Sequence[Stage],
     start: Image,
     *,
-    num_steps: int,
     folder: pathlib.Path,
     metadata: Any,
-    solver: str = "jaxopt",
-    memory: int = lbfgs.MEMORY,
+    solver: Solver | str = "jaxopt",
     print_every: int = 0,
     save_every: int = 0,
     show: Callable[[int, Image], None] | None = None,
     label: str = "descent",
 ) -> Run:
-    """Descends in chunks on the host: draws the progress, saves the state, shows the pictures.
+    """Descends in chunks on the host: reports progress, saves the state, shows the pictures.
 
     The state lies in the folder under the run's fingerprint, so that the same command goes on with
     it and another command in the same folder does not touch it. The last image is the same, bit
     for bit, however often the run was stopped. The last state stays too, until the caller has put
-    the result in safety and calls `forget`.
+    the result in safety and calls `delete_checkpoint`.
 
     Args:
-      objective: image → scalar.
-      start: [H, W, 3].
-      num_steps: T.
+      stages: what descends, stage by stage; each starts from the result of the one before.
+      start: [H, W, 3], scaled to the first stage's shape.
       folder: exists and can be written.
       metadata: everything the result depends on; see `fingerprint`.
-      solver: "jaxopt", "optax" or "adam".
-      memory: how many steps L-BFGS remembers.
+      solver: a value or a name.
       print_every: steps between two lines of progress; 0 for one every ten seconds.
       save_every: steps between two calls of `show`; 0 for none.
       show: called as show(step, image).
@@ -158,52 +171,79 @@ def descend(
     Raises:
       Stopped: after SIGINT or SIGTERM, with the state saved.
     """
-    session = _Session(
-        state=lbfgs.init(_for_one_evaluation(objective), start, solver=solver, memory=memory),
-        trace=lbfgs.Trace(*(np.zeros(num_steps, dtype) for dtype in "fffi?")),
-        progress=np.zeros(3),
-    )
+    solver = find_solver(solver)
+    ends = list(itertools.accumulate(stage.num_steps for stage in stages))
+    total = ends[-1]
     place = _place_of_states(folder, metadata)
     with _keep_states(place) as states, _catch_signals() as wish:
-        session = _restore(states, session, place)
-        state, trace = session.state, lbfgs.Trace(*map(np.array, session.trace))
-        step, before, sessions = int(session.progress[0]), *session.progress[1:]
-        del session  # or the first state would be held to the end, half a gigabyte at 1024 pixels
+        session = _restore(states, stages, ends, solver, place)
+        if session is None:
+            trace = Trace(*(np.zeros(total, dtype) for dtype in "fffi?"))
+            step, before, sessions, state, image = 0, 0.0, 0, None, start
+        else:
+            state, trace = session.state, Trace(*map(np.array, session.trace))
+            step, before, sessions = int(session.progress[0]), *session.progress[1:]
+            image = state.image
+            del session  # or the first state would be held to the end
         began = saved = time.monotonic()
 
         def save() -> None:
             progress = np.array([step, before + time.monotonic() - began, sessions + 1])
             states.save(step, args=ocp.args.StandardSave(_Session(state, trace, progress)))
 
-        count = 1  # the first chunk pays for the compilation and says nothing about the pace
-        with _Watch(label, num_steps, step, print_every) as watch:
-            while step < num_steps:
-                ends = [(step // every + 1) * every for every in (print_every, save_every) if every]
-                chunk = min(step + count, num_steps, *ends) - step
-                tick = time.monotonic()
-                state, rows = lbfgs.advance(objective, state, num_steps=chunk, solver=solver)
-                for whole, part in zip(trace, jax.device_get(rows), strict=True):
-                    whole[step : step + chunk] = part
-                now = time.monotonic()
-                if watch.told:
-                    pace = (now - tick) / chunk
-                    count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
-                step += chunk
-                watch.tell(step, float(trace.loss[step - 1]))
-                if step == num_steps:
-                    save()
-                    break
-                if show and save_every and step % save_every == 0:
-                    show(step, state.image)
-                if wish.stop:
-                    save()
-                    raise Stopped(
-                        f"stopped after step {step} of {num_steps}; the same command goes on there."
+        def work(done: int) -> float:
+            begins = [0, *ends[:-1]]
+            return sum(
+                min(max(done - begin, 0), stage.num_steps) * math.prod(stage.shape)
+                for begin, stage in zip(begins, stages, strict=True)
+            )
+
+        with Progress(label, total, step, print_every=print_every, work=work) as progress:
+            for stage, end in zip(stages, ends, strict=True):
+                if step > end or (step == end and state is None and stage.num_steps):
+                    continue
+                objective = stage.make_objective()
+                if state is None:
+                    state = init(
+                        _for_one_evaluation(objective),
+                        resize(image, stage.shape),
+                        num_steps=stage.num_steps,
+                        solver=solver,
                     )
-                if now - saved > _SAVE_SECONDS:
-                    save()
-                    saved = now
-    return Run(state.image, trace, before + time.monotonic() - began, int(sessions) + 1)
+                count = 1  # the first chunk pays for the compilation and says nothing of the pace
+                told = False
+                while step < end:
+                    stops = [
+                        (step // every + 1) * every for every in (print_every, save_every) if every
+                    ]
+                    chunk = min(step + count, end, *stops) - step
+                    tick = time.monotonic()
+                    state, lines = advance(objective, state, num_steps=chunk, solver=solver)
+                    for whole, part in zip(trace, jax.device_get(lines), strict=True):
+                        whole[step : step + chunk] = part
+                    now = time.monotonic()
+                    if told:
+                        pace = (now - tick) / chunk
+                        count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
+                    told = True
+                    step += chunk
+                    progress.report(step, f"loss {float(trace.loss[step - 1]):.4g}")
+                    if step == total:
+                        save()
+                        break
+                    if show and save_every and step % save_every == 0:
+                        show(step, solver.result(state))
+                    if wish.stop:
+                        save()
+                        raise Stopped(
+                            f"stopped after step {step} of {total}; the same command goes on there."
+                        )
+                    if now - saved > _SAVE_SECONDS:
+                        save()
+                        saved = now
+                image = solver.result(state)
+                state = None if step < total else state
+    return Run(image, trace, before + time.monotonic() - began, int(sessions) + 1)
 
 
 def delete_checkpoint(folder: pathlib.Path, metadata: Any) -> None:
@@ -215,27 +255,41 @@ def _place_of_states(folder: pathlib.Path, metadata: Any) -> pathlib.Path:
     return folder / f".unfinished-{fingerprint([_STATE_VERSION, metadata])}"
 
 
-def _for_one_evaluation(objective: lbfgs.Objective) -> lbfgs.Objective:
-    """The objective through its network's `for_one_evaluation`, if it has a network."""
-    network = getattr(objective, "network", None)
-    return objective.replace(network=network.for_one_evaluation()) if network else objective
+def _for_one_evaluation(objective: Objective) -> Objective:
+    """The objective in the way that is soonest compiled, if it has one."""
+    return objective.for_one_evaluation() if hasattr(objective, "for_one_evaluation") else objective
 
 
 class _Session(NamedTuple):
     """What is saved of an unfinished run."""
 
-    state: lbfgs.State
-    trace: lbfgs.Trace  # [num_steps] each, zeros beyond the step reached
+    state: State
+    trace: Trace  # [num_steps] each, zeros beyond the step reached
     progress: np.ndarray  # step reached, seconds spent, sessions
 
 
-def _restore(states: ocp.CheckpointManager, start: _Session, place: pathlib.Path) -> _Session:
-    """The last state saved, or the start if there is none that can be read."""
+def _restore(
+    states: ocp.CheckpointManager,
+    stages: Sequence[Stage],
+    ends: Sequence[int],
+    solver: Solver,
+    place: pathlib.Path,
+) -> _Session | None:
+    """The last session saved, or None if there is none that can be read."""
     step = states.latest_step()
     if step is None:
-        return start
+        return None
+    stage = stages[min(bisect.bisect_left(ends, step), len(stages) - 1)]
+
+    def make_state() -> State:
+        image = jnp.zeros((*stage.shape, 3), jnp.float32)
+        return init(stage.make_objective(), image, num_steps=stage.num_steps, solver=solver)
+
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(make_state))
+    trace = Trace(*(np.zeros(ends[-1], dtype) for dtype in "fffi?"))
     try:
-        return states.restore(step, args=ocp.args.StandardRestore(start))
+        template = _Session(state, trace, np.zeros(3))
+        return states.restore(step, args=ocp.args.StandardRestore(template))
     except Exception as error:  # what a damaged file raises depends on where the damage is
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         warnings.warn(
@@ -243,7 +297,7 @@ def _restore(states: ocp.CheckpointManager, start: _Session, place: pathlib.Path
             stacklevel=2,
         )
         states.delete(step)
-        return start
+        return None
 
 
 @contextlib.contextmanager
@@ -277,68 +331,3 @@ def _catch_signals() -> Iterator[_Wish]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-class _Watch:
-    """Progress with loss, pace and time left: a bar on a terminal, lines elsewhere."""
-
-    def __init__(self, label: str, num_steps: int, step: int, print_every: int):
-        self.label, self.num_steps, self.print_every = label, num_steps, print_every
-        self.first_step, self.began = step, 0.0
-        self.told = 0.0  # when the last line was written; 0 before the first
-        self.console = rich.console.Console(stderr=True, highlight=False)
-        self.bar = None
-
-    def __enter__(self) -> "_Watch":
-        if self.first_step:
-            self.console.print(f"{self.label}: going on after step {self.first_step}")
-        if self.console.is_terminal and not self.print_every:
-            columns = (
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[metadata]}"),
-            )
-            self.bar = rich.progress.Progress(*columns, console=self.console)
-            self.bar.start()
-            self.task = self.bar.add_task(
-                self.label, total=self.num_steps, completed=self.first_step, metadata="compiling"
-            )
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def tell(self, step: int, loss: float) -> None:
-        now = time.monotonic()
-        metadata = f"loss {loss:.4g}"
-        if self.told:
-            pace = (step - self.first_step) / (now - self.began)
-            left = (self.num_steps - step) / pace
-            metadata += f"  {pace:.2f} steps/s  {format_seconds(left)} left"
-        else:
-            # Counted from here: what came before was mostly compilation.
-            self.began, self.first_step = now, step
-        due = not self.told or now - self.told > _LOG_SECONDS
-        if self.print_every:
-            due = not self.told or step % self.print_every == 0
-        if self.bar:
-            self.bar.update(self.task, completed=step, metadata=metadata)
-            self.told = now
-        elif due or step == self.num_steps:
-            line = f"{self.label}: step {step}/{self.num_steps}  {metadata}"
-            self.console.print(line, soft_wrap=True)
-            self.told = now
-
-
-def format_seconds(seconds: float) -> str:
-    """Writes a time as minutes and seconds, and hours where there are some.
-
-    Example:
-      >>> format_seconds(200), format_seconds(7325.3)
-      ('3:20', '2:02:05')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -44,12 +44,12 @@ class LayerNames:
         Raises:
           UserError: if there are none, one is unknown, or one is named twice.
         """
-        names = [self.canonical_name(layer) for layer in _as_tuple(layers)]
+        names = [self.canonical_name(layer) for layer in as_names(layers)]
         if not names:
             raise UserError(f"no layer is named; {self.name} has {', '.join(self.layer_names)}.")
         if len(set(names)) < len(names):
             raise UserError(
-                f"layers {','.join(_as_tuple(layers))} name a layer twice; name each once."
+                f"layers {','.join(as_names(layers))} name a layer twice; name each once."
             )
         return tuple(sorted(names, key=self.layer_names.index))
 
@@ -128,17 +128,20 @@ class Extractor(LayerNames):
         del input_offset
         return self
 
-    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int]) -> Self:
+    def prepare(
+        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+    ) -> Self:
         """Makes ready for many evaluations; the function computed is the same up to known factors.
 
         Args:
           layers: canonical names of the layers that will be asked for.
           shape: (H, W) of the images that will be evaluated most; others are evaluated too.
+          rescale: whether features may be multiplied by powers of two, a number for each layer.
 
         Returns:
           An extractor of at least these layers.
         """
-        del layers, shape
+        del layers, shape, rescale
         return self
 
     def for_one_evaluation(self) -> Self:
@@ -158,5 +161,6 @@ class Extractor(LayerNames):
         return {}
 
 
-def _as_tuple(layers: str | Sequence[str]) -> tuple[str, ...]:
+def as_names(layers: str | Sequence[str]) -> tuple[str, ...]:
+    """Takes one name of a layer, or several, as a tuple."""
     return (layers,) if isinstance(layers, str) else tuple(layers)

@@ -62,6 +62,13 @@ def sample_gaussian(key: Key, shape: tuple[int, ...]) -> Array:
     return sample_gaussians(key[None], [shape])[0]
 
 
+def as_key(key: Key) -> Key:
+    """Takes a key of the old style, raw uint32 numbers, as a typed one."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key, impl="threefry2x32")
+
+
 def sample_noise_image(
     key: Key, shape: tuple[int, int], *, std: float | Array, mean: float | Array = 0.5
 ) -> Image:

@@ -281,13 +281,17 @@ class BoundNetwork(Extractor):
         """The same network with other weights; what was prepared of the old ones is left out."""
         return self.replace(params=params, prepared={})
 
-    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int]) -> "BoundNetwork":
+    def prepare(
+        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+    ) -> "BoundNetwork":
         """Rescales the weights to the range that float32 likes and prepares the kernels.
 
         See `Extractor.prepare` and `rescaling.rescale_weights`.
         """
         self.network.check_weights(self.params, layers[-1])
-        params, _ = rescale_weights(self.network, self.params, layers[-1])
+        params = self.params
+        if rescale:
+            params, _ = rescale_weights(self.network, params, layers[-1])
         prepared = prepare_kernels(self.network, params, layers[-1], shape=shape)
         return self.replace(params=params, prepared=prepared)
 

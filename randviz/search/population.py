@@ -18,9 +18,9 @@ from flax import struct
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from randviz.descent import lbfgs
+from randviz.descent.descent import minimize
 from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import Network, features
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
 from randviz.search.selection import select_weights
 from randviz.tasks.inversion import NOISE_STD, Inversion
@@ -141,15 +141,16 @@ def reconstruct(
     Raises:
       UserError: for an unknown layer, or an image that does not reach it.
     """
-    objective = Inversion.of(network, params, image, layer=layer)
+    objective = Inversion(layer).of(network.bind(params), image)
     start = sample_noise_image(key, image.shape[:2], std=NOISE_STD)
-    found, trace = lbfgs.minimize(objective, start, num_steps=num_steps)
+    found, trace = minimize(objective, start, num_steps=num_steps)
     # In the objective's gauge, where the squares of small features do not vanish.
-    matched = features(objective.network, objective.params, found, objective.layer)
-    error = jnp.linalg.norm(matched[objective.layer] - objective.target)
+    (term,) = objective.parts["content"].terms
+    matched = objective.extractor(found, term.layer)[term.layer]
+    error = jnp.linalg.norm(matched - term.target)
     return Reconstruction(
         image=found,
-        feature_error=error / jnp.linalg.norm(objective.target),
+        feature_error=error / jnp.linalg.norm(term.target),
         evaluations=jnp.sum(trace.evaluations),
         failed_steps=jnp.sum(trace.failed),
     )

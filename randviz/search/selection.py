@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from randviz.descent import lbfgs
+from randviz.descent import descent
+from randviz.descent.solver import State
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.weights import candidate_key, sample_weights, weight_shapes
+from randviz.objectives.objective import Objective
 from randviz.tasks.inversion import NOISE_STD, Inversion
 from randviz.types import Array, Image, Key, Params, UserError
 
@@ -148,20 +150,21 @@ def select_layer(
         )
         return {**params, layer: weights}
 
-    def make_objective(number: Array) -> Inversion:
-        return Inversion.of(network, draw(number), image, layer=layer)
+    def make_objective(number: Array) -> Objective:
+        return Inversion(layer).of(network.bind(draw(number)), image)
 
-    def begin(number: Array) -> lbfgs.State:
-        return lbfgs.init(make_objective(number), start)
+    def begin(number: Array) -> State:
+        return descent.init(make_objective(number), start)
 
-    def go_on(pair: tuple[Array, lbfgs.State], num_steps: int) -> lbfgs.State:
+    def go_on(pair: tuple[Array, State], num_steps: int) -> State:
         number, state = pair
-        return lbfgs.advance(make_objective(number), state, num_steps=num_steps)[0]
+        return descent.advance(make_objective(number), state, num_steps=num_steps)[0]
 
     def unweigh(pair: tuple[Array, Array]) -> Array:
         number, loss = pair
         _, exponents = rescale_weights(network, draw(number), layer)
-        return jnp.ldexp(loss / make_objective(number).layer_weight, -2 * exponents[layer])
+        weight = make_objective(number).layer_weights()["content"][layer]
+        return jnp.ldexp(loss / weight, -2 * exponents[layer])
 
     each = functools.partial(_each, batch_size=batch_size)
     numbers = first_draw + jnp.arange(num_candidates)

@@ -1,25 +1,25 @@
 """Painting one image's content in another's style (section 2, "Style transfer")."""
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from randviz.descent import lbfgs
-from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import IMAGENET_MEAN, Network, features
-from randviz.networks.rescaling import prepare_descent
-from randviz.objectives.losses import (
-    content_layer_weights,
-    content_loss,
-    mean_gram,
-    texture_layer_weights,
-    texture_loss,
-    total_variation,
-)
-from randviz.types import Array, Image, Key, Params, UserError
+from randviz.descent.schedule import Schedule
+from randviz.descent.solver import Result, Solver
+from randviz.networks.extractor import Extractor, as_names
+from randviz.networks.gaussian import as_key, sample_noise_image
+from randviz.networks.network import IMAGENET_MEAN
+from randviz.objectives.building import check_weighting, make_terms
+from randviz.objectives.objective import Objective, Part, Sampler
+from randviz.objectives.regularizers import TotalVariation
+from randviz.objectives.statistics.base import Statistic
+from randviz.objectives.statistics.features import Features
+from randviz.objectives.statistics.gram import Gram
+from randviz.tasks.task import Descent, first_shape, run
+from randviz.types import Array, Image, Key, UserError, as_image
 
 # Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.
 INPUT_OFFSET = IMAGENET_MEAN
@@ -35,179 +35,164 @@ _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0
 
 @struct.dataclass
 class Style:
-    """α Σ ω L(x, xc, l) + β Σ μ E(x, xs, l) + γ R(x).
+    """What is minimized to transfer style: α Σ ω L(x, xc, l) + β Σ μ E(x, xs, l) + γ R(x).
 
     Attributes:
-      params: weights down to the deepest layer, in the gauge that float32 likes.
-      content_targets: {layer: [h, w, C]}, F(xc).
-      content_layer_weights: {layer: ω}.
-      style_targets: {layer: [C, C]}, Gram matrices of the style divided by its positions.
-      style_layer_weights: {layer: μ}.
       content_weight, style_weight, tv_weight: α, β, γ.
-      network: static.
+      style_blend_weights: how much each style image counts, scaled to sum to 1; equal if None.
+      content_statistic: of the content's features; the features themselves in the paper.
+      style_statistic: of the style's features; the Gram matrix in the paper.
+      content_layers, style_layers: whose features are compared; static.
+      weighting: of the layers: "gradient", the paper's ω and μ; or "none"; static.
+      gradient_reduction: of eq. 4 and 8, see `layer_weights`; static.
+      input_offset: for a network that leaves it open; static.
     """
 
-    params: Params
-    content_targets: Mapping[str, Array]
-    content_layer_weights: Mapping[str, Array]
-    style_targets: Mapping[str, Array]
-    style_layer_weights: Mapping[str, Array]
-    content_weight: Array
-    style_weight: Array
-    tv_weight: Array
-    network: Network = struct.field(pytree_node=False)
-
-    @classmethod
-    @functools.partial(
-        jax.jit,
-        static_argnames=("cls", "network", "content_layers", "style_layers", "gradient_reduction"),
+    content_weight: float | Array = CONTENT_WEIGHT
+    style_weight: float | Array = STYLE_WEIGHT
+    tv_weight: float | Array = TV_WEIGHT
+    style_blend_weights: Sequence[float] | Array | None = None
+    content_statistic: Statistic = Features()
+    style_statistic: Statistic = Gram()
+    content_layers: tuple[str, ...] = struct.field(pytree_node=False, default=CONTENT_LAYERS)
+    style_layers: tuple[str, ...] = struct.field(pytree_node=False, default=STYLE_LAYERS)
+    weighting: str = struct.field(pytree_node=False, default="gradient")
+    gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
+    input_offset: float | tuple[float, float, float] = struct.field(
+        pytree_node=False, default=INPUT_OFFSET
     )
+
+    def __post_init__(self):
+        object.__setattr__(self, "content_layers", as_names(self.content_layers))
+        object.__setattr__(self, "style_layers", as_names(self.style_layers))
+
     def of(
-        cls,
-        network: Network,
-        params: Params,
+        self,
+        extractor: Extractor,
         content_image: Image,
         style_images: Image | Sequence[Image],
+        style_masks: Sequence[Array] | None = None,
         *,
-        content_layers: tuple[str, ...] = CONTENT_LAYERS,
-        style_layers: tuple[str, ...] = STYLE_LAYERS,
-        content_weight: float | Array = CONTENT_WEIGHT,
-        style_weight: float | Array = STYLE_WEIGHT,
-        tv_weight: float | Array = TV_WEIGHT,
-        style_blend_weights: Sequence[float] | None = None,
-        gradient_reduction: str = "mean_abs",
-    ) -> "Style":
+        key: Key | None = None,
+    ) -> Objective:
         """Makes the objective of one photograph and one or several paintings.
 
         Args:
-          network: the architecture; an input offset of None becomes the ImageNet mean.
-          params: its weights down to the deepest layer, at any scale.
+          extractor: whose features are compared.
           content_image: [H, W, 3], RGB in [0, 1], xc.
-          style_images: [h0, w0, 3], xs, or several of any sizes, whose Gram matrices and μ are
-            blended.
-          content_layers: whose features are matched.
-          style_layers: whose Gram matrices are matched.
-          content_weight: α.
-          style_weight: β.
-          tv_weight: γ.
-          style_blend_weights: how much each style image counts, scaled to sum to 1; equal by
-            default.
-          gradient_reduction: of eq. 4 and 8, see `losses.content_layer_weights`.
+          style_images: [h0, w0, 3], xs, or several of any sizes, whose statistics and μ are
+            blended; or, with masks, each matched in its own region.
+          style_masks: [H, W] each, at least 0: where each style image counts; None for no regions.
+          key: of the statistics' random parts, if they have any.
 
         Returns:
           A callable pytree, image of the content image's size → scalar.
 
         Raises:
           UserError: for an unknown layer, an image that does not reach it, no style image, or
-            shares that are not one for each style image.
+            blend weights or masks that are not one for each style image.
 
         References:
           He, Wang, Hopcroft (2016), eq. 9.
         """
-        network = network.with_offset(INPUT_OFFSET)
-        content_layers = network.canonical_names(content_layers)
-        style_layers = network.canonical_names(style_layers)
-        deepest = network.canonical_names(tuple({*content_layers, *style_layers}))[-1]
-        params = prepare_descent(network, params, deepest, shape=content_image.shape[:2])
-        style_images = [style_images] if hasattr(style_images, "ndim") else list(style_images)
-        shares = (
-            [1.0] * len(style_images) if style_blend_weights is None else list(style_blend_weights)
-        )
-        if not style_images or len(shares) != len(style_images):
+        check_weighting(self.weighting)
+        styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
+        weights = self.style_blend_weights
+        weights = [1.0] * len(styles) if weights is None else list(weights)
+        if not styles or len(weights) != len(styles):
             raise UserError(
-                f"there are {len(style_images)} style images and {len(shares)} shares; give at"
-                " least one image and one share for each."
+                f"there are {len(styles)} style images and {len(weights)} blend weights; give at"
+                " least one image and one weight for each."
             )
-        shares = jnp.asarray(shares, jnp.float32)
-        shares = shares / jnp.sum(shares)
-
-        once = network.for_one_evaluation()
-        content_maps = features(once, params, content_image, content_layers)
-        grams, mus = [], []
-        for image in style_images:
-            maps = features(once, params, image, style_layers)
-            grams.append({layer: mean_gram(maps[layer]) for layer in style_layers})
-            mus.append(
-                texture_layer_weights(
-                    network, params, image, style_layers, gradient_reduction=gradient_reduction
-                )
+        if style_masks is not None and len(style_masks) != len(styles):
+            raise UserError(
+                f"there are {len(styles)} style images and {len(style_masks)} masks; give one mask"
+                " for each."
             )
-        blend = lambda *leaves: jnp.tensordot(shares, jnp.stack(leaves), 1)
-        return cls(
-            params=params,
-            content_targets=content_maps,
-            content_layer_weights=content_layer_weights(
-                network,
-                params,
-                content_image,
-                content_layers,
-                gradient_reduction=gradient_reduction,
-            ),
-            style_targets=jax.tree.map(blend, *grams),
-            style_layer_weights=jax.tree.map(blend, *mus),
-            content_weight=jnp.float32(content_weight),
-            style_weight=jnp.float32(style_weight),
-            tv_weight=jnp.float32(tv_weight),
-            network=network,
+        task = self.replace(
+            content_layers=extractor.canonical_names(self.content_layers),
+            style_layers=extractor.canonical_names(self.style_layers),
+            style_blend_weights=jnp.asarray(weights, jnp.float32),
         )
-
-    def __call__(self, image: Image) -> Array:
-        layers = tuple({*self.content_targets, *self.style_targets})
-        maps = features(self.network, self.params, image, layers)
-        content = sum(
-            self.content_layer_weights[layer] * content_loss(maps[layer], target)
-            for layer, target in self.content_targets.items()
-        )
-        style = sum(
-            self.style_layer_weights[layer] * texture_loss(maps[layer], target)
-            for layer, target in self.style_targets.items()
-        )
-        smoothness = self.tv_weight * total_variation(image)
-        return self.content_weight * content + self.style_weight * style + smoothness
+        content = as_image(content_image, "the content image")
+        styles = [as_image(style, "a style image") for style in styles]
+        return _make(task, extractor, content, styles, style_masks, key)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "network",
-        "content_layers",
-        "style_layers",
-        "init",
-        "num_steps",
-        "gradient_reduction",
-        "solver",
-        "memory",
-    ),
-)
+@jax.jit
+def _make(
+    task: Style,
+    extractor: Extractor,
+    content: Image,
+    styles: list[Image],
+    masks: Sequence[Array] | None,
+    key: Key | None,
+) -> Objective:
+    shape = content.shape[:2]
+    extractor = extractor.with_offset(task.input_offset)
+    layers = extractor.canonical_names(tuple({*task.content_layers, *task.style_layers}))
+    extractor = extractor.prepare(layers, shape, rescale=task.weighting != "none")
+    keys = [None] * 2 if key is None else jax.random.split(key)
+    options = {"weighting": task.weighting, "gradient_reduction": task.gradient_reduction}
+    content_terms = make_terms(
+        extractor, [content], task.content_layers, task.content_statistic, key=keys[0], **options
+    )
+    weights = task.style_blend_weights / jnp.sum(task.style_blend_weights)
+    compare = (task.style_layers, task.style_statistic)
+    if masks is None:
+        style_terms = make_terms(
+            extractor, styles, *compare, blend_weights=weights, key=keys[1], **options
+        )
+    else:
+        style_keys = [None] * len(styles) if key is None else jax.random.split(keys[1], len(styles))
+        each = [
+            make_terms(
+                extractor, [style], *compare, mask=mask, shape=shape, key=style_key, **options
+            )
+            for style, mask, style_key in zip(styles, masks, style_keys, strict=True)
+        ]
+        # A region counts as much as its share of the image, so that regions add up to a whole.
+        shares = jnp.stack([jnp.mean(mask) for mask in masks])
+        style_terms = tuple(
+            term.replace(weight=term.weight * share)
+            for terms, share in zip(each, shares / jnp.sum(shares), strict=True)
+            for term in terms
+        )
+    parts = {
+        "content": Part(jnp.float32(task.content_weight), content_terms),
+        "style": Part(jnp.float32(task.style_weight), style_terms),
+        "tv": Part(jnp.float32(task.tv_weight), (TotalVariation(),)),
+    }
+    return Objective(extractor, parts)
+
+
 def transfer(
     key: Key,
-    network: Network,
-    params: Params,
+    extractor: Extractor | Sampler,
     content_image: Image,
     style_images: Image | Sequence[Image],
     *,
-    content_layers: tuple[str, ...] = CONTENT_LAYERS,
-    style_layers: tuple[str, ...] = STYLE_LAYERS,
-    content_weight: float | Array = CONTENT_WEIGHT,
-    style_weight: float | Array = STYLE_WEIGHT,
-    tv_weight: float | Array = TV_WEIGHT,
-    style_blend_weights: Sequence[float] | None = None,
+    style_masks: Sequence[Array] | None = None,
     init: str = "content",
     num_steps: int = 2000,
-    gradient_reduction: str = "mean_abs",
-    solver: str = "jaxopt",
-    memory: int = lbfgs.MEMORY,
-) -> lbfgs.Result:
+    solver: Solver | str | None = None,
+    schedule: Schedule | None = None,
+    redraw: bool = False,
+    **options: Any,
+) -> Result:
     """Paints the content of one image in the style of another.
 
     Args:
-      key: of the noise, where the descent starts from noise.
-      network, params, content_image, style_images, content_layers, style_layers, content_weight,
-        style_weight, tv_weight, style_blend_weights, gradient_reduction: as in `Style.of`.
+      key: of everything that is random.
+      extractor: whose features are compared; or what weights are drawn from anew at each step.
+      content_image, style_images, style_masks: as in `Style.of`.
       init: where the descent starts: "content" or "noise".
       num_steps: T.
-      solver: "jaxopt", "optax" or "adam".
-      memory: how many steps L-BFGS remembers.
+      solver: a value or a name; by default jaxopt's L-BFGS, or the averaged Adam where something
+        is redrawn.
+      schedule: sizes and steps from coarse to fine, in place of `num_steps`.
+      redraw: whether random parts of the statistics are drawn anew at each step.
+      options: fields of `Style`.
 
     Returns:
       image: [H, W, 3], the content image's size, not clipped; trace: [T] each.
@@ -220,25 +205,27 @@ def transfer(
       Differs: α : β : γ = 1 : 50 : 2 in place of 100 : 1 : 1000, which shows no style at all; the
       start is the content image in place of noise; the input offset is the ImageNet mean.
     """
-    objective = Style.of(
-        network,
-        params,
-        content_image,
-        style_images,
-        content_layers=content_layers,
-        style_layers=style_layers,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        tv_weight=tv_weight,
-        style_blend_weights=style_blend_weights,
-        gradient_reduction=gradient_reduction,
-    )
     if init not in ("content", "noise"):
         raise UserError(f"init {init!r} is unknown; use content or noise.")
-    start = content_image
+    noise_key, draw_key = jax.random.split(as_key(key))
+    start = content = as_image(content_image, "the content image")
     if init == "noise":
-        start = sample_noise_image(key, content_image.shape[:2], std=NOISE_STD)
-    return lbfgs.minimize(objective, start, num_steps=num_steps, solver=solver, memory=memory)
+        start = sample_noise_image(
+            noise_key, first_shape(content.shape[:2], schedule), std=NOISE_STD
+        )
+    styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
+    images = (content, [as_image(style, "a style image") for style in styles])
+    if style_masks is not None:
+        images += ([jnp.asarray(mask, jnp.float32) for mask in style_masks],)
+    descent = Descent(Style(**options), extractor, images, draw_key, redraw)
+    return run(
+        descent,
+        start,
+        shape=content.shape[:2],
+        num_steps=num_steps,
+        solver=solver,
+        schedule=schedule,
+    )
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:
@@ -251,7 +238,7 @@ def keep_colors(image: Image, photograph: Image) -> Image:
     Returns:
       [H, W, 3], not clipped.
     """
-    luma = jnp.asarray(_LUMA)
+    luma = jnp.asarray(_LUMA, jnp.float32)
     brightness = image @ luma[0]
     mixed = jnp.concatenate([brightness[..., None], photograph @ luma[1:].T], axis=-1)
     return mixed @ jnp.linalg.inv(luma).T

@@ -1,20 +1,25 @@
-"""Making more of a texture from the correlations of its features.
+"""Making more of a texture from the statistics of its features.
 
-The paper's section 2, "Texture synthesis".
+The paper's section 2, "Texture synthesis", whose statistic is the Gram matrix.
 """
 
-import functools
-from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
-from randviz.descent import lbfgs
-from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import IMAGENET_MEAN, Network, features
-from randviz.networks.rescaling import prepare_descent
-from randviz.objectives.losses import mean_gram, texture_layer_weights, texture_loss
-from randviz.types import Array, Image, Key, Params
+from randviz.descent.schedule import Schedule
+from randviz.descent.solver import Result, Solver
+from randviz.networks.extractor import Extractor, as_names
+from randviz.networks.gaussian import as_key, sample_noise_image
+from randviz.networks.network import IMAGENET_MEAN
+from randviz.objectives.building import check_weighting, make_terms
+from randviz.objectives.objective import Objective, Part, Sampler
+from randviz.objectives.statistics.base import Statistic
+from randviz.objectives.statistics.gram import Gram
+from randviz.tasks.task import Descent, first_shape, run
+from randviz.types import Image, Key, as_image
 
 # Differs from the paper, which does not say what is subtracted. Centred input: bright input beside
 # the zero padding marks the border, and then the Gram matrices remember the source's layout. A
@@ -26,123 +31,119 @@ LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1")
 
 @struct.dataclass
 class Texture:
-    """How far the correlations of an image's features are from a texture's: Σ_l μ E(x, x0, l).
+    """What is minimized to synthesize a texture: Σ_l μ E(x, x0, l).
 
     Attributes:
-      params: weights down to the deepest layer, in the gauge that float32 likes.
-      targets: {layer: [C, C]}, the texture's Gram matrices divided by its number of positions.
-      layer_weights: {layer: μ}, in that gauge.
-      network: static.
+      layers: whose statistics are matched; static.
+      statistic: of the features; the Gram matrix in the paper.
+      shape: (H, W) of the image that will descend, the texture's own by default; only the speed
+        depends on it; static.
+      weighting: of the layers: "gradient", the paper's μ; or "none"; static.
+      gradient_reduction: of eq. 8, see `layer_weights`; static.
+      input_offset: for a network that leaves it open; static.
     """
 
-    params: Params
-    targets: Mapping[str, Array]
-    layer_weights: Mapping[str, Array]
-    network: Network = struct.field(pytree_node=False)
-
-    @classmethod
-    @functools.partial(
-        jax.jit, static_argnames=("cls", "network", "layers", "shape", "gradient_reduction")
+    layers: tuple[str, ...] = struct.field(pytree_node=False, default=LAYERS)
+    statistic: Statistic = Gram()
+    shape: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+    weighting: str = struct.field(pytree_node=False, default="gradient")
+    gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
+    input_offset: float | tuple[float, float, float] = struct.field(
+        pytree_node=False, default=INPUT_OFFSET
     )
-    def of(
-        cls,
-        network: Network,
-        params: Params,
-        image: Image,
-        *,
-        layers: tuple[str, ...] = LAYERS,
-        shape: tuple[int, int] | None = None,
-        gradient_reduction: str = "mean_abs",
-    ) -> "Texture":
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", as_names(self.layers))
+
+    def of(self, extractor: Extractor, image: Image, *, key: Key | None = None) -> Objective:
         """Makes the objective that this texture minimizes.
 
         Args:
-          network: the architecture; an input offset of None becomes the ImageNet mean.
-          params: its weights down to the deepest layer, at any scale.
+          extractor: whose features are compared.
           image: [H, W, 3], RGB in [0, 1].
-          layers: whose Gram matrices are matched.
-          shape: (H, W) of the image that will descend, the texture's own by default; only the
-            speed depends on it.
-          gradient_reduction: of eq. 8, see `losses.texture_layer_weights`.
+          key: of the statistic's random parts, if it has any.
 
         Returns:
           A callable pytree, image of any size → scalar.
 
         Raises:
-          UserError: for an unknown layer or an image that does not reach it.
+          UserError: for an unknown layer or weighting, or an image that does not reach a layer.
 
         References:
           He, Wang, Hopcroft (2016), eq. 5, 6 and 8.
         """
-        network = network.with_offset(INPUT_OFFSET)
-        layers = network.canonical_names(layers)
-        params = prepare_descent(network, params, layers[-1], shape=shape or image.shape[:2])
-        maps = features(network.for_one_evaluation(), params, image, layers)
-        mu = texture_layer_weights(
-            network, params, image, layers, gradient_reduction=gradient_reduction
-        )
-        return cls(params, {layer: mean_gram(maps[layer]) for layer in layers}, mu, network)
-
-    def __call__(self, image: Image) -> Array:
-        maps = features(self.network, self.params, image, tuple(self.targets))
-        return sum(
-            self.layer_weights[layer] * texture_loss(maps[layer], target)
-            for layer, target in self.targets.items()
-        )
+        check_weighting(self.weighting)
+        task = self.replace(layers=extractor.canonical_names(self.layers))
+        return _make(task, extractor, as_image(image), key)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "network",
-        "layers",
-        "shape",
-        "num_steps",
-        "gradient_reduction",
-        "solver",
-        "memory",
-    ),
-)
+@jax.jit
+def _make(task: Texture, extractor: Extractor, image: Image, key: Key | None) -> Objective:
+    extractor = extractor.with_offset(task.input_offset)
+    shape = task.shape or image.shape[:2]
+    extractor = extractor.prepare(task.layers, shape, rescale=task.weighting != "none")
+    terms = make_terms(
+        extractor,
+        [image],
+        task.layers,
+        task.statistic,
+        weighting=task.weighting,
+        gradient_reduction=task.gradient_reduction,
+        key=key,
+    )
+    return Objective(extractor, {"style": Part(jnp.float32(1), terms)})
+
+
 def synthesize(
     key: Key,
-    network: Network,
-    params: Params,
+    extractor: Extractor | Sampler,
     image: Image,
     *,
-    layers: tuple[str, ...] = LAYERS,
     shape: tuple[int, int] | None = None,
     num_steps: int = 2000,
-    gradient_reduction: str = "mean_abs",
-    solver: str = "jaxopt",
-    memory: int = lbfgs.MEMORY,
-) -> lbfgs.Result:
-    """Makes an image with a texture's correlations, starting from white noise.
+    solver: Solver | str | None = None,
+    schedule: Schedule | None = None,
+    redraw: bool = False,
+    **options: Any,
+) -> Result:
+    """Makes an image with a texture's statistics, starting from white noise.
 
     Args:
-      key: of the noise.
-      network: the architecture.
-      params: its weights down to the deepest layer.
+      key: of the noise and of everything else that is random.
+      extractor: whose features are compared; or what weights are drawn from anew at each step.
       image: [h0, w0, 3], the texture, RGB in [0, 1].
-      layers: whose Gram matrices are matched.
       shape: (H, W) of the result, the texture's own by default.
       num_steps: T.
-      gradient_reduction: of eq. 8, see `losses.texture_layer_weights`.
-      solver: "jaxopt", "optax" or "adam".
-      memory: how many steps L-BFGS remembers.
+      solver: a value or a name; by default jaxopt's L-BFGS, or the averaged Adam where something
+        is redrawn.
+      schedule: sizes and steps from coarse to fine, in place of `num_steps`.
+      redraw: whether random parts of the statistic are drawn anew at each step.
+      options: fields of `Texture`.
 
     Returns:
       image: [H, W, 3], not clipped; trace: [T] each.
 
     Raises:
-      UserError: for an unknown layer or solver, or an image that does not reach the layer.
+      UserError: for an unknown layer, weighting or solver, an array that is no image, or an image
+        that does not reach a layer.
 
     References:
       He, Wang, Hopcroft (2016), section 2, "Texture synthesis".
       Differs: the input offset (the ImageNet mean unless the network has one) and the noise
       (mid-grey, thirty grey levels) are not stated in the paper.
     """
-    objective = Texture.of(
-        network, params, image, layers=layers, shape=shape, gradient_reduction=gradient_reduction
+    noise_key, draw_key = jax.random.split(as_key(key))
+    image = as_image(image)
+    shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
+    start = sample_noise_image(noise_key, first_shape(shape, schedule), std=NOISE_STD)
+    # The shape in full size serves all sizes: only the speed depends on it.
+    task = Texture(**options).replace(shape=shape)
+    descent = Descent(task, extractor, (image,), draw_key, redraw)
+    return run(
+        descent,
+        start,
+        shape=shape,
+        num_steps=num_steps,
+        solver=solver,
+        schedule=schedule,
     )
-    start = sample_noise_image(key, shape or image.shape[:2], std=NOISE_STD)
-    return lbfgs.minimize(objective, start, num_steps=num_steps, solver=solver, memory=memory)

@@ -1,0 +1,61 @@
+"""Adam, for objectives that are redrawn at each step, where a line search has no meaning."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from randviz.descent.solver import Objective, Solver, State, Trace
+from randviz.objectives.objective import objective_at
+from randviz.types import Array, Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(Solver):
+    """optax's Adam, with a cosine decay of its rate and an average of the last iterates.
+
+    Attributes:
+      learning_rate: of the first step, in units of the image; 0.02 is about five grey levels, the
+        size that Adam's steps have.
+      final_rate: share of it that is left at the last step.
+      average: decay of an exponential average of the iterates over the second half of the planned
+        steps, which is the result; 0 returns the last iterate.
+    """
+
+    learning_rate: float = 0.02
+    final_rate: float = 1.0
+    average: float = 0.0
+    takes_redrawn = True
+
+    def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
+        """See `Solver.init`."""
+        loss, grad = jax.value_and_grad(objective_at(objective, 0))(image)
+        return loss, (optax.scale_by_adam().init(image), grad, image, num_steps)
+
+    def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
+        """See `Solver.move`."""
+        moments, grad, average, num_steps = state.inner
+        updates, moments = optax.scale_by_adam().update(grad, moments)
+        progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
+        decay = self.final_rate + (1 - self.final_rate) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        rate = (self.learning_rate * decay).astype(jnp.float32)
+        image = state.image - rate * updates
+        step = state.step + 1
+        # Evaluated where the step ends, so that a bad place is known before it is kept.
+        loss, grad = jax.value_and_grad(objective_at(objective, step))(image)
+        keep = jnp.where(2 * step > num_steps, self.average, 0.0).astype(image.dtype)
+        average = keep * average + (1 - keep) * image
+        trace = Trace(
+            loss=loss,
+            gradient_norm=jnp.linalg.norm(grad),
+            step_size=rate,
+            evaluations=jnp.int32(1),
+            failed=jnp.zeros((), bool),
+        )
+        return image, (moments, grad, average, num_steps), trace
+
+    def result(self, state: State) -> Image:
+        """See `Solver.result`."""
+        return state.inner[2]

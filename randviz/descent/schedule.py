@@ -1,0 +1,167 @@
+"""Coarse to fine: descents at growing sizes, each from the result of the one before."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from randviz.descent.descent import minimize
+from randviz.descent.solver import Objective, Result, Solver, Trace
+from randviz.types import Image, UserError
+
+_RATIO = math.sqrt(2)  # of one size to the one before, if their number is not given
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Sizes and steps of a descent from coarse to fine.
+
+    Attributes:
+      sizes: longest sides in pixels, growing; S of them.
+      steps: of the descent at each size; S of them.
+
+    Raises:
+      UserError: for no sizes, sizes that do not grow, or not as many steps as sizes.
+    """
+
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def __post_init__(self):
+        sizes, steps = (",".join(map(str, numbers)) for numbers in (self.sizes, self.steps))
+        if not self.sizes or list(self.sizes) != sorted({*self.sizes}) or self.sizes[0] < 1:
+            raise UserError(f"the sizes {sizes or 'given'} do not grow; give growing numbers.")
+        if len(self.steps) != len(self.sizes) or min(self.steps) < 0:
+            raise UserError(
+                f"there are sizes {sizes} and steps {steps}; give one number of steps, at least 0,"
+                " for each size."
+            )
+
+    @property
+    def num_steps(self) -> int:
+        """Of all sizes together."""
+        return sum(self.steps)
+
+    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """The shapes of an image at each size.
+
+        Args:
+          shape: (H, W) of the image in full; further numbers are ignored.
+
+        Returns:
+          (H, W) at each size; the last is the full one if its longest side is the last size.
+        """
+        return [scale_shape(shape[:2], size / max(shape[:2])) for size in self.sizes]
+
+
+def plan_schedule(
+    size: int,
+    num_steps: int,
+    *,
+    min_size: int | None = None,
+    num_scales: int | None = None,
+) -> Schedule:
+    """Plans a schedule up to a size, its sizes in a geometric series.
+
+    Args:
+      size: the last longest side, in pixels.
+      num_steps: of all sizes together, divided so that coarse sizes get more: in proportion to
+        one over the size.
+      min_size: the first longest side; with `num_scales` alone, each size is √2 of the one before.
+      num_scales: how many sizes; with `min_size` alone, as many as make the ratio nearest to √2.
+        With neither there is one size.
+
+    Returns:
+      The schedule.
+
+    Raises:
+      UserError: if min_size is above size, or there is no scale.
+
+    Example:
+      >>> plan_schedule(256, 290, min_size=128)
+      Schedule(sizes=(128, 181, 256), steps=(131, 93, 66))
+    """
+    if num_scales is not None and num_scales < 1:
+        raise UserError(f"{num_scales} scales were asked for; there must be at least 1.")
+    if min_size is None:
+        min_size = max(1, round(size / _RATIO ** ((num_scales or 1) - 1)))
+    if not 1 <= min_size <= size:
+        raise UserError(f"the smallest size {min_size} is not between 1 and the size {size}.")
+    if num_scales is None:
+        num_scales = 1 + round(math.log(size / min_size) / math.log(_RATIO))
+        num_scales = max(num_scales, 1 + (min_size < size))
+    ratios = [index / max(num_scales - 1, 1) for index in range(num_scales)]
+    sizes = sorted({round(min_size * (size / min_size) ** ratio) for ratio in ratios[:-1]} | {size})
+    return Schedule(tuple(sizes), divide_steps(num_steps, sizes))
+
+
+def divide_steps(num_steps: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Divides steps between sizes, in proportion to one over the size.
+
+    Args:
+      num_steps: of all sizes together.
+      sizes: longest sides in pixels.
+
+    Returns:
+      The steps at each size.
+    """
+    shares = [1 / size for size in sizes]
+    ends = [round(num_steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(sizes))]
+    return tuple(end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True))
+
+
+def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, int]:
+    """Scales (H, W); neither side falls below one pixel."""
+    height, width = (max(1, round(side * factor)) for side in shape)
+    return height, width
+
+
+def resize(image: Image, shape: tuple[int, int]) -> Image:
+    """Scales an image, as a photograph is reduced and a result enlarged.
+
+    Args:
+      image: [H, W, 3], or [H, W].
+      shape: (H', W').
+
+    Returns:
+      [H', W', 3], or [H', W']; it may leave the range of the image a little.
+    """
+    if image.shape[:2] == tuple(shape):
+        return image
+    smaller = shape[0] * shape[1] < image.shape[0] * image.shape[1]
+    method = "lanczos3" if smaller else "cubic"
+    return jax.image.resize(image, (*shape, *image.shape[2:]), method, antialias=True)
+
+
+def minimize_coarse_to_fine(
+    make_objective: Callable[[tuple[int, int]], Objective],
+    image: Image,
+    shape: tuple[int, int],
+    schedule: Schedule,
+    *,
+    solver: Solver | str = "jaxopt",
+) -> Result:
+    """Descends at each size of a schedule, from the result of the size before.
+
+    Args:
+      make_objective: (H, W) → the objective at that size.
+      image: [h, w, 3], the start, of any size; it is scaled to the first size.
+      shape: (H, W) in full size.
+      schedule: sizes and steps.
+      solver: a value, or its name.
+
+    Returns:
+      The last result and the traces of all sizes, one after another.
+
+    Raises:
+      UserError: as `minimize`.
+    """
+    traces: list[Trace] = []
+    for each, num_steps in zip(schedule.shapes(shape), schedule.steps, strict=True):
+        start = resize(image, each)
+        result = minimize(make_objective(each), start, num_steps=num_steps, solver=solver)
+        image = result.image
+        traces.append(result.trace)
+    return Result(image, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces))

@@ -1,0 +1,87 @@
+"""What the three tasks share in making their objectives."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from randviz.networks.extractor import Extractor
+from randviz.objectives.layer_weights import layer_weights
+from randviz.objectives.objective import Term
+from randviz.objectives.statistics.base import Statistic
+from randviz.types import Array, Image, Key, UserError
+
+WEIGHTINGS = ("gradient", "none")
+
+
+def check_weighting(weighting: str, known: Sequence[str] = WEIGHTINGS) -> None:
+    """Raises UserError if there is no such way to weight layers."""
+    if weighting not in known:
+        raise UserError(f"weighting {weighting!r} is unknown; use {' or '.join(known)}.")
+
+
+def make_terms(
+    extractor: Extractor,
+    images: Sequence[Image],
+    layers: Sequence[str],
+    statistic: Statistic,
+    *,
+    blend_weights: Array | None = None,
+    weighting: str = "gradient",
+    gradient_reduction: str = "mean_abs",
+    mask: Image | None = None,
+    shape: tuple[int, int] | None = None,
+    key: Key | None = None,
+) -> tuple[Term, ...]:
+    """Makes the terms that images, blended, are the targets of.
+
+    Args:
+      extractor: whose features are compared.
+      images: [H, W, 3] each, of any sizes; S of them.
+      layers: canonical names.
+      statistic: what is compared; its random parts are drawn for each layer.
+      blend_weights: [S], summing to 1; None for a single image.
+      weighting: of the layers: "gradient" for `layer_weights`, "none" for 1.
+      gradient_reduction: see `layer_weights`.
+      mask: [H, W], where the descending image is compared; None for everywhere.
+      shape: (H, W) of the descending image, needed with a mask.
+      key: of the statistic's random parts.
+
+    Returns:
+      One term for each layer.
+
+    Raises:
+      UserError: as `layer_weights` and `Statistic.sample`.
+    """
+    once = extractor.for_one_evaluation()
+    maps = [once(image, layers) for image in images]
+    keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
+    statistics = {
+        layer: statistic.sample(layer_key, [found[layer] for found in maps])
+        for layer, layer_key in zip(layers, keys, strict=True)
+    }
+    weights: Mapping[str, Array] = {layer: jnp.float32(1) for layer in layers}
+    if weighting == "gradient":
+        found = [
+            layer_weights(extractor, image, statistics, gradient_reduction=gradient_reduction)
+            for image in images
+        ]
+        weights = found[0] if len(found) == 1 else jax.tree.map(_blend(blend_weights), *found)
+    terms = []
+    for layer in layers:
+        each = [statistics[layer].measure(found[layer]) for found in maps]
+        target = statistics[layer].blend(each, blend_weights)
+        layer_mask = None if mask is None else _reduce_mask(extractor, mask, layer, shape)
+        terms.append(Term(weights[layer], statistics[layer], target, layer_mask, layer))
+    return tuple(terms)
+
+
+def _blend(weights):
+    return lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1)
+
+
+def _reduce_mask(extractor, mask, layer, shape):
+    """[H, W] → [h, w] of a layer, each position the average of what lies below it."""
+    height, width, _ = extractor.feature_shape((*shape, 3), layer)
+    reduced = jax.image.resize(mask, (height, width), "linear", antialias=True)
+    return jnp.maximum(reduced, 0.0)

@@ -1,0 +1,163 @@
+"""Objectives: what a descent minimizes, as a sum of terms on one extractor.
+
+An objective is a pytree that is called on an image and returns a scalar. One whose weights or
+directions are drawn anew at each step is called on the step's number first.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+from randviz.networks.extractor import Extractor
+from randviz.objectives.regularizers import AlphaNorm, TotalVariation
+from randviz.objectives.statistics.base import Statistic
+from randviz.types import Array, Image, Key
+
+
+@struct.dataclass
+class Term:
+    """One layer's distance from a target: weight × distance(statistic(features), target).
+
+    Attributes:
+      weight: scalar, ω or μ or 1.
+      statistic: what is compared, and how.
+      target: its value at the source.
+      mask: [h, w] of the layer, or None.
+      layer: static.
+    """
+
+    weight: Array
+    statistic: Statistic
+    target: Any
+    mask: Array | None
+    layer: str = struct.field(pytree_node=False)
+
+    def __call__(self, image: Image, features: Mapping[str, Array]) -> Array:
+        del image
+        value = self.statistic.measure(features[self.layer], self.mask)
+        return self.weight * self.statistic.compare(value, self.target)
+
+
+@struct.dataclass
+class Part:
+    """Terms that count together.
+
+    Attributes:
+      weight: scalar: α of the content, β of the style, γ of the total variation.
+      terms: summed up.
+    """
+
+    weight: Array
+    terms: tuple[Term | TotalVariation | AlphaNorm, ...]
+
+
+@struct.dataclass
+class Objective:
+    """A sum of weighted parts.
+
+    Attributes:
+      extractor: whose features are compared.
+      parts: {name: Part}; names are "content", "style", "tv" and "alpha_norm".
+    """
+
+    extractor: Extractor
+    parts: Mapping[str, Part]
+
+    def losses(self, image: Image) -> dict[str, Array]:
+        """Computes each part of the objective.
+
+        Args:
+          image: [H, W, 3].
+
+        Returns:
+          {name: scalar}, weights included.
+        """
+        layers = {term.layer for term in self.terms() if isinstance(term, Term)}
+        features = self.extractor(image, tuple(layers)) if layers else {}
+        return {
+            name: part.weight * sum(term(image, features) for term in part.terms)
+            for name, part in self.parts.items()
+        }
+
+    def __call__(self, image: Image) -> Array:
+        return sum(self.losses(image).values())
+
+    def terms(self) -> list[Term | TotalVariation | AlphaNorm]:
+        """All terms of all parts."""
+        return [term for part in self.parts.values() for term in part.terms]
+
+    def layer_weights(self) -> dict[str, dict[str, Array]]:
+        """Collects the weights of the terms that look at features.
+
+        Returns:
+          {part: {layer: weight}}, summed where a layer has several terms.
+        """
+        found: dict[str, dict[str, Array]] = {}
+        for name, part in self.parts.items():
+            for term in part.terms:
+                if isinstance(term, Term):
+                    of_part = found.setdefault(name, {})
+                    of_part[term.layer] = of_part.get(term.layer, 0) + term.weight
+        return found
+
+    def for_one_evaluation(self) -> "Objective":
+        """See `Extractor.for_one_evaluation`."""
+        return self.replace(extractor=self.extractor.for_one_evaluation())
+
+
+class Sampler(Protocol):
+    """A pytree that draws an extractor from a key."""
+
+    def sample(self, key: Key) -> Extractor:
+        """Draws one."""
+        ...
+
+
+class Task(Protocol):
+    """A pytree that makes an objective: `Inversion`, `Texture`, `Style`."""
+
+    def of(self, extractor: Extractor, *images: Any, key: Key | None) -> Objective:
+        """Makes it."""
+        ...
+
+
+@struct.dataclass
+class Redrawn:
+    """An objective that is drawn anew at each step, so that what descends is its expectation.
+
+    The draw of a step depends on the key and the step's number alone, so a descent that is stopped
+    and gone on with is the same descent.
+
+    Attributes:
+      key: of all draws.
+      source: what weights are drawn from at each step, or an extractor that stays.
+      task: makes the objective.
+      arguments: the task's images.
+    """
+
+    key: Key
+    source: Sampler | Extractor
+    task: Task
+    arguments: tuple[Any, ...]
+
+    def at(self, step: int | Array) -> Objective:
+        """The objective of one step.
+
+        Args:
+          step: its number, from 0.
+        """
+        network_key, statistic_key = jax.random.split(jax.random.fold_in(self.key, step))
+        extractor = self.source
+        if not isinstance(extractor, Extractor):
+            extractor = extractor.sample(network_key)
+        return self.task.of(extractor, *self.arguments, key=statistic_key)
+
+    def __call__(self, image: Image) -> Array:
+        return self.at(0)(image)
+
+
+def objective_at(objective: Callable[[Image], Array], step: int | Array) -> Callable:
+    """The objective of one step: drawn for it if it is redrawn, itself otherwise."""
+    return objective.at(step) if hasattr(objective, "at") else objective

@@ -1,0 +1,122 @@
+"""Statistics: what of a layer's features is compared, and how two values are compared."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from randviz.types import Array, Key, UserError
+
+DISTANCES = ("squared", "absolute")
+
+
+@struct.dataclass
+class Statistic:
+    """What of a layer's features is compared.
+
+    A subclass has `measure`. Statistics are pytrees; random parts (directions, thresholds) are
+    arrays, which `sample` draws before the statistic is used.
+
+    Attributes:
+      distance: "squared" or "absolute".
+
+    Raises:
+      UserError: for another distance.
+    """
+
+    distance: str = struct.field(pytree_node=False, default="squared")
+
+    def __post_init__(self):
+        if self.distance not in DISTANCES:
+            raise UserError(f"distance {self.distance!r} is unknown; use {' or '.join(DISTANCES)}.")
+
+    @property
+    def degree(self) -> int | None:
+        """The degree of homogeneity of the distance in the features; None if it has none."""
+        return None
+
+    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+        """Draws the random parts.
+
+        Args:
+          key: consumed; None where there is no randomness.
+          sources: [h, w, C] each, the features that a target will be made of.
+
+        Returns:
+          The statistic with its random parts; this one if it has none.
+
+        Raises:
+          UserError: if a key is needed and there is none.
+        """
+        del key, sources
+        return self
+
+    def measure(self, features: Array, mask: Array | None = None) -> Any:
+        """Computes the statistic.
+
+        Args:
+          features: [h, w, C], one layer's.
+          mask: [h, w], at least 0, how much each position counts; None counts all alike.
+
+        Returns:
+          A pytree of arrays.
+        """
+        raise NotImplementedError
+
+    def compare(self, value: Any, target: Any) -> Array:
+        """Measures how far two values of the statistic are from each other.
+
+        Args:
+          value, target: from `measure`.
+
+        Returns:
+          Scalar, at least 0; the mean of squared or absolute differences over all numbers.
+        """
+        differences = jax.tree.leaves(jax.tree.map(jnp.subtract, value, target))
+        count = sum(leaf.size for leaf in differences)
+        size = jnp.square if self.distance == "squared" else jnp.abs
+        return sum(jnp.sum(size(leaf)) for leaf in differences) / count
+
+    def blend(self, values: Sequence[Any], weights: Array) -> Any:
+        """Blends values of several sources, linearly.
+
+        Args:
+          values: from `measure`, S of them.
+          weights: [S], summing to 1.
+
+        Returns:
+          One value.
+        """
+        if len(values) == 1:
+            return values[0]
+        return jax.tree.map(lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1), *values)
+
+
+def require_key(key: Key | None, statistic: Statistic) -> Key:
+    """The key that a random statistic is drawn from.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if key is None:
+        raise UserError(
+            f"the statistic {type(statistic).__name__} is random and needs a key; give key=."
+        )
+    return key
+
+
+def mean_over_positions(values: Array, mask: Array | None) -> Array:
+    """Averages over positions.
+
+    Args:
+      values: [h, w, ...].
+      mask: [h, w], at least 0 and not all 0, or None.
+
+    Returns:
+      [...].
+    """
+    if mask is None:
+        return jnp.mean(values, (0, 1))
+    return jnp.tensordot(mask / jnp.sum(mask), values, 2)

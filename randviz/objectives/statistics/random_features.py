@@ -1,0 +1,121 @@
+"""Means of random nonlinear features: distributions compared without sorting.
+
+Each channel a of a layer (a random direction itself, if the layer's filters are random) gives F
+random features φ(a), whose means over positions are compared. Means are additive over positions,
+and at infinitely many features their distance is a maximum mean discrepancy between distributions.
+
+References:
+  Rahimi and Recht (2007), "Random features for large-scale kernel machines".
+  Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from randviz.objectives.statistics.base import Statistic, mean_over_positions, require_key
+from randviz.types import Array, Key
+
+# Added under a square root, whose slope at zero is infinite.
+_TINY = 1e-12
+
+
+@struct.dataclass
+class CosineMeans(Statistic):
+    """Means of cosine and sine of ω a: the characteristic function at random frequencies.
+
+    Attributes:
+      num_features: F, frequencies for each channel.
+      lowest, highest: frequencies ω are log-uniform between these, in radians per unit of a.
+      frequencies: [C, F], from `sample`.
+    """
+
+    num_features: int = struct.field(pytree_node=False, default=4)
+    lowest: float = struct.field(pytree_node=False, default=2.0)
+    highest: float = struct.field(pytree_node=False, default=150.0)
+    frequencies: Array | None = None
+
+    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+        """See `Statistic.sample`; frequencies are stratified: one in each F-th of their range."""
+        shape = (sources[0].shape[-1], self.num_features)
+        levels = _stratify(require_key(key, self), shape)
+        return self.replace(frequencies=_log_uniform(levels, self.lowest, self.highest))
+
+    def measure(self, features: Array, mask: Array | None = None) -> Array:
+        """See `Statistic.measure`; [2, C, F]."""
+        # One frequency at a time: [h, w, C, F] at once would be F times the layer.
+        means = [
+            (mean_over_positions(jnp.cos(phase), mask), mean_over_positions(jnp.sin(phase), mask))
+            for phase in (features * self.frequencies[:, i] for i in range(self.num_features))
+        ]
+        return jnp.stack([jnp.stack(part, -1) for part in zip(*means, strict=True)])
+
+    def compare(self, value: Array, target: Array) -> Array:
+        """See `Statistic.compare`; each channel's distance is the root of Σ |difference|² / ω."""
+        energy = jnp.sum(jnp.square(value - target), 0) / self.frequencies
+        if self.distance == "squared":
+            return jnp.mean(jnp.sum(energy, -1))
+        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+
+
+@struct.dataclass
+class ThresholdMeans(Statistic):
+    """Means of a function of (a - t) / h: the distribution function of a channel, smoothed.
+
+    Attributes:
+      shape: "clipped", the linear function clipped to [-1, 1], or "relu".
+      num_features: F, thresholds for each channel.
+      narrowest, widest: widths h are log-uniform between these, in units of a.
+      thresholds: [C, F], t, each the response at a random position of a source; from `sample`.
+      widths: [C, F], h, from `sample`.
+    """
+
+    shape: str = struct.field(pytree_node=False, default="clipped")
+    num_features: int = struct.field(pytree_node=False, default=4)
+    narrowest: float = struct.field(pytree_node=False, default=1 / 75)
+    widest: float = struct.field(pytree_node=False, default=1 / 2)
+    thresholds: Array | None = None
+    widths: Array | None = None
+
+    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+        """See `Statistic.sample`; thresholds follow the sources' own distribution."""
+        place_key, width_key = jax.random.split(require_key(key, self))
+        responses = jnp.concatenate([maps.reshape(-1, maps.shape[-1]) for maps in sources])
+        shape = (responses.shape[-1], self.num_features)
+        places = jax.random.randint(place_key, shape, 0, len(responses), jnp.int32)
+        widths = _log_uniform(_stratify(width_key, shape), self.narrowest, self.widest)
+        thresholds = jnp.take_along_axis(responses, places.T, axis=0).T
+        return self.replace(thresholds=thresholds, widths=widths)
+
+    def measure(self, features: Array, mask: Array | None = None) -> Array:
+        """See `Statistic.measure`; [C, F]."""
+        apply = _SHAPES[self.shape]
+        means = [
+            mean_over_positions(apply((features - self.thresholds[:, i]) / self.widths[:, i]), mask)
+            for i in range(self.num_features)
+        ]
+        return jnp.stack(means, -1)
+
+    def compare(self, value: Array, target: Array) -> Array:
+        """See `Statistic.compare`; each channel's distance is the root of Σ h difference²."""
+        energy = jnp.square(value - target) * self.widths
+        if self.distance == "squared":
+            return jnp.mean(jnp.sum(energy, -1))
+        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+
+
+_SHAPES = {"clipped": lambda x: jnp.clip(x, -1, 1), "relu": jax.nn.relu}
+
+
+def _stratify(key: Key, shape: tuple[int, int]) -> Array:
+    """[C, F] numbers in [0, 1), in each row one in each F-th of it."""
+    jitter = jax.random.uniform(key, shape, jnp.float32)
+    return (jnp.arange(shape[1], dtype=jnp.float32) + jitter) / shape[1]
+
+
+def _log_uniform(levels: Array, low: float, high: float) -> Array:
+    return low * jnp.exp(levels * math.log(high / low))
