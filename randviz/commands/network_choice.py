@@ -13,8 +13,8 @@ from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, CommandSettings, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
-from randviz.networks.layers import ACTIVATIONS, Dense, ResponseNorm
+from randviz.networks.conv import CONVOLUTIONS, PADDINGS
+from randviz.networks.layers import ACTIVATIONS, POOLINGS, Dense, ResponseNorm
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
@@ -68,8 +68,8 @@ class NetworkSettings(CommandSettings):
     )
     pooling: str = setting(
         "auto",
-        "How windows are pooled, or stride for strided convolutions in place of pooling; auto is max"
-        " for AlexNet and avg for the others.",
+        "How windows are pooled, or stride for strided convolutions in their place; auto is max for"
+        " AlexNet and avg for the others.",
         choices=("auto", *POOLINGS),
     )
     precision: str = setting(
