@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from randviz.descent import lbfgs
-from randviz.networks.network import Conv, Network
+from randviz.networks.layers import Conv
+from randviz.networks.network import Network
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.texture import Texture
 from randviz.types import Array, UserError

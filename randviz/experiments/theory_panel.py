@@ -28,8 +28,8 @@ from randviz.host.charts import format_markdown
 from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
-from randviz.networks.network import VGG19
 from randviz.networks.rescaling import rescale_weights
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Objective
