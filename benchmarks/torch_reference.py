@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from randviz.descent import lbfgs
-from randviz.networks.network import Conv, Network
+from randviz.networks.layers import Conv
+from randviz.networks.network import Network
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.texture import Texture
 from randviz.types import Array, UserError
@@ -111,9 +112,9 @@ def _compute_features(
     maps = {}
     for step in network.up_to(max(layers, key=network.layer_names.index)):
         if isinstance(step, Conv):
-            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.border).relu()
+            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.padding).relu()
         else:
-            x = torch.nn.functional.avg_pool2d(x, step.size, step.stride)
+            x = torch.nn.functional.avg_pool2d(x, step.window_size, step.stride)
         if step.name in layers:
             maps[step.name] = x
     return maps

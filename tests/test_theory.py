@@ -10,7 +10,10 @@ import pytest
 
 from randviz.experiments import theory_panel
 from randviz.networks import conv
-from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Conv, Network, Pool, features
+from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.layers import Conv, Pool
+from randviz.networks.network import Network, features
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives import losses
 from randviz.tasks import theory
@@ -239,7 +242,8 @@ def test_covariances_stay_covariances():
     "network, layers, shape, said",
     [
         (dataclasses.replace(WIDE, pooling="max"), ("pool1",), (6, 8, 3), "avg pooling"),
-        (dataclasses.replace(WIDE, padding="periodic"), ("conv1_1",), (6, 8, 3), "zero padding"),
+        (dataclasses.replace(WIDE, padding_mode="periodic"), ("conv1_1",), (6, 8, 3), "zero pad"),
+        (dataclasses.replace(WIDE, activation="elu"), ("conv1_1",), (6, 8, 3), "ReLU"),
         (dataclasses.replace(WIDE, input_offset=(0.0, 1.0, 0.0)), ("conv1_1",), (6, 8, 3), "off"),
         (dataclasses.replace(WIDE, layers=WIDE.layers[2:]), ("pool1",), (6, 8, 3), "begin"),
         (VGG19, ("fc6",), (256, 256, 3), "fc6"),

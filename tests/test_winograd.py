@@ -8,7 +8,8 @@ from test_conv import convolve_by_taps
 
 from randviz.networks import winograd
 from randviz.networks.conv import choose_method, convolve
-from randviz.networks.network import VGG19, features
+from randviz.networks.network import features
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 
 rng = np.random.default_rng(3)

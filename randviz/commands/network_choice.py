@@ -11,10 +11,11 @@ from randviz.commands.inputs import load_picture, make_keys
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, CommandSettings, setting
-from randviz.networks import network as networks
 from randviz.networks.activations import normalize_activations
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
-from randviz.networks.network import Dense, Network, ResponseNorm
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.conv import CONVOLUTIONS, PADDINGS
+from randviz.networks.layers import POOLINGS
+from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import Params, UserError
@@ -29,7 +30,7 @@ class NetworkSettings(CommandSettings):
 
     network: str = setting(
         "vgg19",
-        f"An architecture ({', '.join(networks.NETWORKS)}) with random weights; or a network chosen"
+        f"An architecture ({', '.join(NETWORKS)}) with random weights; or a network chosen"
         f" before: {', '.join(SHIPPED_RECIPES)}, a file with a recipe, or the recipe itself.",
     )
     trained_weights: str = setting(
@@ -56,7 +57,7 @@ class NetworkSettings(CommandSettings):
         upper_bound=2**32 - 1,
     )
     scale: float = setting(
-        networks.PAPER_SCALE,
+        PAPER_SCALE,
         "σ, the standard deviation of the random weights. Without biases it is a choice of units:"
         " the picture is the same.",
         lower_bound=1e-5,
@@ -142,7 +143,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
       UserError: for an unknown network, a bad recipe, a flag that the recipe decides, or an input
         offset that is neither a word nor a number.
     """
-    if settings.network not in networks.NETWORKS:
+    if settings.network not in NETWORKS:
         recipe = load_recipe(settings.network)
         _refuse_decided(
             settings, "the recipe", "scale", "bias_scale", "pooling", "padding", "input_offset"
@@ -153,7 +154,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
             sample=lambda last_layer: _sample_from(recipe, last_layer),
             metadata={"weights": "recipe", "recipe": format_recipe(recipe)},
         )
-    network = _apply_flags(networks.NETWORKS[settings.network], settings)
+    network = _apply_flags(NETWORKS[settings.network], settings)
     weights_key, _ = make_keys(settings.seed)
 
     def sample(last_layer: str) -> Params:
@@ -176,7 +177,7 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         it, for a flag that has no meaning for trained weights, or a picture to normalise on that
         cannot be read.
     """
-    if settings.network not in networks.NETWORKS:
+    if settings.network not in NETWORKS:
         raise UserError(
             "--trained_weights goes with an architecture, and"
             f" --network={settings.network[:60]} is a recipe; leave one of them out."
@@ -184,12 +185,11 @@ def choose_trained(settings: NetworkSettings) -> Choice:
     _refuse_decided(settings, "the file of trained weights", "scale", "bias_scale")
     checkpoint = load_checkpoint(
         settings.trained_weights,
-        networks.NETWORKS[settings.network],
+        NETWORKS[settings.network],
         input_convention=settings.input_convention,
     )
     network = _apply_flags(checkpoint.network, settings)
-    normalizable = not any(isinstance(layer, ResponseNorm) for layer in network.layers)
-    sources = settings.normalization_images if normalizable else ()
+    sources = settings.normalization_images if network.rescalable else ()
     pictures = [
         load_picture("normalization_images", source, _TRAINED_SIZE, square=True)
         for source in sources
@@ -197,11 +197,10 @@ def choose_trained(settings: NetworkSettings) -> Choice:
 
     def sample(last_layer: str) -> Params:
         params = _cut(checkpoint, settings.trained_weights, last_layer)
-        if not pictures:
+        path = network.up_to(last_layer)
+        if not pictures or not path:
             return params
-        deepest = network.canonical_name(last_layer)
-        if deepest in [layer.name for layer in network.layers if isinstance(layer, Dense)]:
-            deepest = network.last_convolutional()
+        deepest = network.last_convolutional() if path[-1].needs_fixed_size else path[-1].name
         images = [picture.image for picture in pictures]
         return normalize_activations(network, params, images, last_layer=deepest)
 
@@ -218,10 +217,10 @@ def choose_trained(settings: NetworkSettings) -> Choice:
 def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
     """The weights down to a layer."""
     params = {}
-    for layer in checkpoint.network.up_to(last_layer):
+    for layer in checkpoint.network.weighted_layers(last_layer):
         if layer.name in checkpoint.params:
             params[layer.name] = checkpoint.params[layer.name]
-        elif isinstance(layer, Dense):
+        elif layer.needs_fixed_size:
             raise UserError(
                 f"{source} has no fully connected layers, which layer {last_layer!r} needs; take a"
                 " file that was saved with its top, or a shallower layer."
@@ -233,7 +232,7 @@ def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
     """The network with the conventions that the flags ask for; auto leaves its own."""
     pooling = network.pooling if settings.pooling == "auto" else settings.pooling
     network = dataclasses.replace(
-        network, pooling=pooling, padding=settings.padding, convolution=settings.convolution
+        network, pooling=pooling, padding_mode=settings.padding, convolution=settings.convolution
     )
     if settings.input_offset == "auto":
         return network
@@ -254,7 +253,7 @@ def read_offset(words: str) -> float | tuple[float, float, float]:
       UserError: if it is neither mean nor a finite number.
     """
     if words == "mean":
-        return networks.IMAGENET_MEAN
+        return IMAGENET_MEAN
     try:
         offset = float(words)
     except ValueError:
@@ -282,7 +281,7 @@ def load_recipe(source: str) -> Recipe:
         try:
             text = pathlib.Path(source).read_text()
         except (OSError, ValueError):
-            known = ", ".join((*networks.NETWORKS, *SHIPPED_RECIPES))
+            known = ", ".join((*NETWORKS, *SHIPPED_RECIPES))
             raise UserError(
                 f"--network={source} is neither a network ({known}) nor a file with a recipe."
             ) from None

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from randviz.networks.network import PAPER_SCALE, Conv, Network, Pool
+from randviz.networks.layers import Conv, Pool
+from randviz.networks.network import PAPER_SCALE, Network
 from randviz.types import Image, UserError
 
 _LARGEST_PAIRS = 2**24  # pairs of positions: 64×64 pixels, 128 MiB for each covariance
@@ -79,7 +80,7 @@ def predict_layers(
         normalisation, fully connected layers, another input offset.
 
     Example:
-      >>> from randviz.networks.network import VGG19
+      >>> from randviz.networks.vgg import VGG19
       >>> found = predict_layers(VGG19, np.ones((8, 8, 3)), ("conv1_1",), scale=0.01)
       >>> round(found["conv1_1"].energy / (255**2 * 0.01**2 * 3 / 2 * (22 / 8) ** 2), 12)
       1.0
@@ -118,8 +119,9 @@ def predict_layers(
 
 def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None:
     path = network.up_to(last_layer)
-    if not isinstance(path[0], Conv):
-        raise UserError(f"the theory covers networks that begin with a convolution, not {path[0]}.")
+    if not path or not isinstance(path[0], Conv):
+        first = path[0].name if path else last_layer
+        raise UserError(f"the theory covers networks that begin with a convolution, not {first!r}.")
     uncovered = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     if uncovered:
         raise UserError(
@@ -133,8 +135,10 @@ def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None
         )
     if network.pooling != "avg" and any(isinstance(layer, Pool) for layer in path):
         raise UserError(f"the theory covers avg pooling, not {network.pooling!r}; take avg.")
-    if network.padding != "zero":
-        raise UserError(f"the theory covers zero padding, not {network.padding!r}; take zero.")
+    if network.padding_mode != "zero":
+        raise UserError(f"the theory covers zero padding, not {network.padding_mode!r}; take zero.")
+    if network.activation != "relu":
+        raise UserError(f"the theory covers the ReLU, not {network.activation!r}; take relu.")
     if np.any(network.input_offset or 0.0):
         raise UserError(
             f"the theory covers input offset 0, not {network.input_offset}, with which gradients"
@@ -161,7 +165,7 @@ def _follow_moments(
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
             covariance = convolve_covariance(
-                covariance, size=layer.size, border=layer.border, stride=layer.stride
+                covariance, size=layer.kernel_size, border=layer.padding, stride=layer.stride
             )
             covariance, fourth = rectify_covariance(scale**2 * channels * covariance)
             channels = layer.channels
@@ -171,7 +175,7 @@ def _follow_moments(
         else:
             # A channel's own share of the Gram matrix, `own`, stays what it was: exact where a
             # window's features are proportional to each other, and nearly so in pictures.
-            covariance = pool_covariance(covariance, size=layer.size, stride=layer.stride)
+            covariance = pool_covariance(covariance, size=layer.window_size, stride=layer.stride)
         texture_loss = np.mean(np.square(covariance)) / 4 * (1 + (own - 1) / channels) * below
         moments[layer.name] = _Moments(
             mean_variance(covariance), float(growth), float(texture_loss)
