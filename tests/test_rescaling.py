@@ -84,8 +84,8 @@ def test_weights_before_what_is_not_homogeneous_stay(tiny, params, activation):
 
 
 def test_weights_after_skip_connections_are_rescaled():
-    network = dataclasses.replace(TINY_BRANCHES, activation="leaky_relu", initialization="normal")
-    params = random_weights(jax.random.key(7), network, scale=0.001, bias_scale=0.2)
+    network = dataclasses.replace(TINY_BRANCHES, activation="leaky_relu")
+    params = random_weights(jax.random.key(7), TINY_BRANCHES, scale=1e-4, bias_scale=0.2)
     image = jax.random.uniform(jax.random.key(3), (12, 16, 3))
     found, exponents = rescale_weights(network, params, "block3")
     np.testing.assert_array_equal(found["block2_conv1"]["kernel"], params["block2_conv1"]["kernel"])
