@@ -14,7 +14,7 @@ from randviz.host.settings import PRECISIONS, CommandSettings, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.conv import CONVOLUTIONS, PADDINGS
-from randviz.networks.layers import POOLINGS
+from randviz.networks.layers import ACTIVATIONS, POOLINGS
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
@@ -68,7 +68,8 @@ class NetworkSettings(CommandSettings):
     )
     pooling: str = setting(
         "auto",
-        "How windows are pooled; auto is avg for VGG-19 and max for AlexNet.",
+        "How windows are pooled, or stride for strided convolutions in their place; auto is max for"
+        " AlexNet and avg for the others.",
         choices=("auto", *POOLINGS),
     )
     precision: str = setting(
@@ -84,7 +85,14 @@ class NetworkSettings(CommandSettings):
         choices=CONVOLUTIONS,
     )
     padding: str = setting(
-        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
+        "auto",
+        "What lies beyond the edge of a convolution; auto is zero for all but random_filters.",
+        choices=("auto", *PADDINGS),
+    )
+    activation: str = setting(
+        "auto",
+        "The function after each convolution; auto is relu for all but random_filters.",
+        choices=("auto", *ACTIVATIONS),
     )
     input_offset: str = setting(
         "auto",
@@ -146,7 +154,14 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
     if settings.network not in NETWORKS:
         recipe = load_recipe(settings.network)
         _refuse_decided(
-            settings, "the recipe", "scale", "bias_scale", "pooling", "padding", "input_offset"
+            settings,
+            "the recipe",
+            "scale",
+            "bias_scale",
+            "pooling",
+            "padding",
+            "activation",
+            "input_offset",
         )
         return Choice(
             label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
@@ -230,10 +245,13 @@ def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
 
 def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
     """The network with the conventions that the flags ask for; auto leaves its own."""
-    pooling = network.pooling if settings.pooling == "auto" else settings.pooling
-    network = dataclasses.replace(
-        network, pooling=pooling, padding_mode=settings.padding, convolution=settings.convolution
-    )
+    asked = {
+        "pooling": settings.pooling,
+        "padding_mode": settings.padding,
+        "activation": settings.activation,
+    }
+    changed = {name: word for name, word in asked.items() if word != "auto"}
+    network = dataclasses.replace(network, **changed, convolution=settings.convolution)
     if settings.input_offset == "auto":
         return network
     return dataclasses.replace(network, input_offset=read_offset(settings.input_offset))
