@@ -29,8 +29,8 @@ from randviz.experiments.command import Descent, run_module
 from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
-from randviz.networks import network as networks
 from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.tasks import inversion, texture
 from randviz.tasks.inversion import Inversion
@@ -100,7 +100,7 @@ def make_problem(settings: Settings, problem: str) -> tuple[Callable[[], lbfgs.O
     """What makes the objective of one of the three problems, and where its descent starts."""
     size = settings.image_size
     weights_key, noise_key = make_keys(settings.seed)
-    network = networks.VGG19
+    network = VGG19
     params = random_weights(weights_key, network)
     image = jnp.asarray(load_image(settings.image, image_size=size))
     if problem == "inversion":

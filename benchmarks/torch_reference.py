@@ -112,9 +112,9 @@ def _compute_features(
     maps = {}
     for step in network.up_to(max(layers, key=network.layer_names.index)):
         if isinstance(step, Conv):
-            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.border).relu()
+            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.padding).relu()
         else:
-            x = torch.nn.functional.avg_pool2d(x, step.size, step.stride)
+            x = torch.nn.functional.avg_pool2d(x, step.window_size, step.stride)
         if step.name in layers:
             maps[step.name] = x
     return maps

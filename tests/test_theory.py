@@ -245,7 +245,8 @@ def test_covariances_stay_covariances():
     "network, layers, shape, said",
     [
         (dataclasses.replace(WIDE, pooling="max"), ("pool1",), (6, 8, 3), "avg pooling"),
-        (dataclasses.replace(WIDE, padding="periodic"), ("conv1_1",), (6, 8, 3), "zero padding"),
+        (dataclasses.replace(WIDE, padding_mode="periodic"), ("conv1_1",), (6, 8, 3), "zero pad"),
+        (dataclasses.replace(WIDE, activation="elu"), ("conv1_1",), (6, 8, 3), "ReLU"),
         (dataclasses.replace(WIDE, input_offset=(0.0, 1.0, 0.0)), ("conv1_1",), (6, 8, 3), "off"),
         (dataclasses.replace(WIDE, layers=WIDE.layers[2:]), ("pool1",), (6, 8, 3), "begin"),
         (VGG19, ("fc6",), (256, 256, 3), "fc6"),

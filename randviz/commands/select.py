@@ -91,7 +91,7 @@ def run(settings: Settings) -> None:
         scale=settings.scale,
         bias_scale=settings.bias_scale,
         pooling=network.pooling,
-        padding=network.padding,
+        padding=network.padding_mode,
         input_offset=network.input_offset,
     ).signed(make_keys(settings.seed)[0])
     path = kept.folder / "recipe.txt"

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
-from randviz.networks.extractor import Extractor
+from randviz.networks.extractor import Extractor, as_names
 from randviz.types import Array, Image, UserError
 
 _IMAGE_LAYER = "image"
@@ -75,7 +75,7 @@ def from_linen(
     Returns:
       The extractor; layers in the order of evaluation.
     """
-    function = _Linen(module, tuple(sorted(call_options.items())), _as_names(layers))
+    function = _Linen(module, *_freeze(call_options, layers))
     return FunctionExtractor(variables, function, type(module).__name__, image_size)
 
 
@@ -101,12 +101,12 @@ def from_nnx(
       The extractor; layers in the order of evaluation.
     """
     definition, state = nnx.split(module)
-    function = _Nnx(definition, tuple(sorted(call_options.items())), _as_names(layers))
+    function = _Nnx(definition, *_freeze(call_options, layers))
     return FunctionExtractor(state, function, type(module).__name__, image_size)
 
 
-def _as_names(layers):
-    return None if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
+def _freeze(call_options, layers):
+    return tuple(sorted(call_options.items())), None if layers is None else as_names(layers)
 
 
 @struct.dataclass

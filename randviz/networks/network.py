@@ -301,7 +301,7 @@ class BoundNetwork(Extractor):
 
     def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
         """See `Extractor.scale_exponents`."""
-        found, exponent = {}, 0
+        found, exponent = {IMAGE_LAYER: 0}, 0
         for layer in walk_layers(self.network.layers):
             if layer.name in prepared.params:
                 pair = self.params[layer.name]["kernel"], prepared.params[layer.name]["kernel"]

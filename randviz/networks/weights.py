@@ -24,7 +24,12 @@ def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tupl
     Returns:
       {layer: {"kernel": (s, s, C_in, C_out) or (inputs, C), "bias": (C,)}}.
     """
-    layer = network.canonical_name(last_layer)
+    found = _find_shapes(network.for_one_evaluation(), network.canonical_name(last_layer))
+    return {layer: dict(shapes) for layer, shapes in found.items()}
+
+
+@functools.lru_cache(maxsize=256)
+def _find_shapes(network, layer):
     size = network.fc_image_size or 64
     image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
     variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
