@@ -137,7 +137,7 @@ def test_layer_weights_are_reciprocal_slopes_of_networks_drawn(predicted, drawn,
 
 
 def test_few_channels_are_corrected_for():
-    layers = NARROW.layer_names
+    layers = tuple(layer.name for layer in NARROW.layers)
     found = theory.predict_layers(NARROW, IMAGE, layers, scale=SCALE)
     drawn = draw_networks(NARROW, layers, 1000)
     for layer in layers:
