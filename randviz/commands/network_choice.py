@@ -12,7 +12,7 @@ from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpo
 from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, CommandSettings, setting
 from randviz.networks import network as networks
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
+from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES, POOLINGS
 from randviz.networks.network import Dense, Network, ResponseNorm
 from randviz.networks.rescaling import normalize_activations
 from randviz.networks.weights import random_weights
@@ -83,7 +83,7 @@ class NetworkSettings(CommandSettings):
         choices=CONVOLUTIONS,
     )
     padding: str = setting(
-        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
+        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDING_MODES)
     )
     input_offset: str = setting(
         "auto",

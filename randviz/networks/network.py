@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from randviz.networks.conv import (
     CONVOLUTIONS,
-    PADDINGS,
+    PADDING_MODES,
     POOLINGS,
     convolve,
     normalize_response,
@@ -118,8 +118,8 @@ class Network:
     def __post_init__(self):
         if self.pooling not in POOLINGS:
             raise UserError(f"pooling {self.pooling!r} is unknown; use {' or '.join(POOLINGS)}.")
-        if self.padding not in PADDINGS:
-            raise UserError(f"padding {self.padding!r} is unknown; use {', '.join(PADDINGS)}.")
+        if self.padding not in PADDING_MODES:
+            raise UserError(f"padding {self.padding!r} is unknown; use {', '.join(PADDING_MODES)}.")
         if self.channel_order not in ("RGB", "BGR"):
             raise UserError(f"channel order {self.channel_order!r} is unknown; use RGB or BGR.")
         if self.convolution not in CONVOLUTIONS:
@@ -305,10 +305,10 @@ class FeatureExtractor(nn.Module):
                 maps = convolve(
                     x,
                     kernel,
-                    border=layer.border,
+                    padding=layer.border,
                     stride=layer.stride,
                     groups=layer.groups,
-                    padding=self.network.padding,
+                    padding_mode=self.network.padding,
                     convolution=self.network.convolution,
                     prepared=prepared,
                 )

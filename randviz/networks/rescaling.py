@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.networks.conv import choose_method, prepare_kernel
+from randviz.networks.conv import choose_method, platform_of, prepare_kernel
 from randviz.networks.network import (
     Conv,
     Dense,
@@ -119,6 +119,7 @@ def prepare_descent(
                 (*sides, kernel.shape[2] * layer.groups),
                 kernel.shape,
                 convolution=network.convolution,
+                platform=platform_of(params),
                 **options,
             )
             weights["prepared"] = prepare_kernel(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from randviz.networks.bilinear import define_bilinear
 from randviz.networks.network import Network, features
 from randviz.types import Array, Image, Params, UserError
 
@@ -52,23 +53,31 @@ def gram_matrix(layer_features: Array) -> Array:
     return _correlate_channels(layer_features.reshape(-1, layer_features.shape[-1]))
 
 
-# A rule of its own, because autodiff's makes two products of the size of the Gram matrix's, one for
-# each factor, and both come out with the channels first: on a CPU turning them takes longer.
-@jax.custom_vjp
+@jax.custom_jvp
 def _correlate_channels(columns: Array) -> Array:
     """[M, C] → [C, C], the product with its own transpose."""
     return lax.dot_general(columns, columns, (((0,), (0,)), ((), ())))
 
 
-def _correlate_channels_forward(columns):
-    return _correlate_channels(columns), columns
+# A rule of its own, because autodiff's makes two products of the size of the Gram matrix's, one for
+# each factor, and both come out with the channels first: on a CPU turning them takes longer.
+@_correlate_channels.defjvp
+def _differentiate_channels(primals, tangents):
+    (columns,), (tangent,) = primals, tangents
+    return _correlate_channels(columns), _correlate_symmetrically(tangent, columns)
 
 
-def _correlate_channels_backward(columns, cotangent):
-    return (columns @ (cotangent + cotangent.T),)
+def _symmetric_product(tangent, columns):
+    product = lax.dot_general(tangent, columns, (((0,), (0,)), ((), ())))
+    return product + product.T
 
 
-_correlate_channels.defvjp(_correlate_channels_forward, _correlate_channels_backward)
+_correlate_symmetrically = define_bilinear(
+    "correlate_symmetrically",
+    compute=lambda tangent, columns, _: _symmetric_product(tangent, columns),
+    reference=_symmetric_product,
+    transpose=lambda cotangent, columns, _, shape: columns @ (cotangent + cotangent.T),
+)
 
 
 def mean_gram(layer_features: Array) -> Array:
@@ -207,7 +216,7 @@ def texture_layer_weights(
       He, Wang, Hopcroft (2016), eq. 8.
       Differs: the default gradient_reduction, as in `content_layer_weights`.
     """
-    at_zero = lambda maps: texture_loss(maps, jnp.zeros((maps.shape[-1],) * 2))
+    at_zero = lambda maps: texture_loss(maps, jnp.zeros((maps.shape[-1],) * 2, maps.dtype))
     return _layer_weights(at_zero, network, params, image, tuple(layers), gradient_reduction)
 
 
@@ -237,5 +246,5 @@ def _layer_weights(
         return jnp.abs(mean)
 
     # One backward program run once a layer: unrolled, it would be compiled once a layer.
-    sizes = jax.lax.map(gradient_size, jnp.eye(len(layers)))
+    sizes = jax.lax.map(gradient_size, jnp.eye(len(layers), dtype=image.dtype))
     return {layer: 1 / sizes[i] for i, layer in enumerate(layers)}
