@@ -274,8 +274,8 @@ class Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array, Mapping[str, Array] | None]:
-        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
-        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
         return kernel, bias, self.get_variable("params", "prepared")
 
 
