@@ -49,7 +49,7 @@ def run_by_numpy(network, params, layers, x, maps):
     activate = ACTIVATE[network.activation]
     for layer in layers:
         if isinstance(layer, Conv):
-            where = {"border": layer.padding, "stride": layer.stride, "groups": layer.groups}
+            where = {"padding": layer.padding, "stride": layer.stride, "groups": layer.groups}
             x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding_mode, **where)
             x = x + params[layer.name]["bias"]
             x = activate(x) if layer.activated else x

@@ -85,7 +85,12 @@ def rescale_weights(
 
 
 def prepare_kernels(
-    network: "Network", params: Params, last_layer: str, *, shape: tuple[int, int]
+    network: "Network",
+    params: Params,
+    last_layer: str,
+    *,
+    shape: tuple[int, int],
+    platform: str,
 ) -> dict[str, dict[str, Any]]:
     """Computes once what many convolutions with the same kernels need of them.
 
@@ -95,6 +100,7 @@ def prepare_kernels(
       last_layer: the deepest layer wanted.
       shape: (H, W) of the image that will be evaluated, on which it depends how its convolutions
         are best computed. Images of other sizes are evaluated too, if more slowly.
+      platform: where it will be evaluated, see `conv.choose_method`.
 
     Returns:
       {layer: {"kernel": what `conv.prepare_kernel` makes of it}} for all convolutions.
@@ -109,6 +115,7 @@ def prepare_kernels(
                 convolution=network.convolution,
                 stride=layer.stride,
                 groups=layer.groups,
+                platform=platform,
             )
             ready = prepare_kernel(kernel, method=method, shape=tuple(sides), groups=layer.groups)
             prepared[layer.name] = {"kernel": ready}
