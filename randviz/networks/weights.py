@@ -37,7 +37,7 @@ def _find_shapes(network, layer):
     return {step.name: shapes[step.name] for step in network.weighted_layers(layer)}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
+@functools.partial(jax.jit, static_argnames=("network", "last_layer"))
 def random_weights(
     key: Key,
     network: Network,
