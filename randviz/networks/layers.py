@@ -54,7 +54,7 @@ class Scope(NamedTuple):
         kernel or None.
       wanted: names of the layers whose features are kept.
       features: {layer: [h, w, C]}, filled as layers are applied.
-      platform: where the network is computed, see `conv.choose_method`.
+      platform: where it is computed, see `conv.choose_method`; None for JAX's default device.
     """
 
     network: "Network"

@@ -197,7 +197,7 @@ class Network(LayerNames):
         Args:
           params: {layer: {"kernel": ..., "bias": ...}}, down to the deepest layer wanted.
         """
-        return BoundNetwork(params, {}, self)
+        return BoundNetwork(params, {}, self, platform_of(params))
 
 
 class Weights(nn.Module):
@@ -246,7 +246,8 @@ class BoundNetwork(Extractor):
       prepared: {layer: {"kernel": ...}}, what `conv.prepare_kernel` made of the kernels; a layer
         that is missing is prepared anew in each evaluation.
       network: the architecture; static.
-      platform: where the weights are, found by `prepare`; static, None before.
+      platform: where the weights were when they were bound, such as "cpu", on which it depends how
+        convolutions are best computed; static.
     """
 
     params: Params
@@ -295,9 +296,10 @@ class BoundNetwork(Extractor):
         params = self.params
         if rescale:
             params, _ = rescale_weights(self.network, params, layers[-1])
-        platform = platform_of(self.params)
-        prepared = prepare_kernels(self.network, params, layers[-1], shape=shape, platform=platform)
-        return self.replace(params=params, prepared=prepared, platform=platform)
+        prepared = prepare_kernels(
+            self.network, params, layers[-1], shape=shape, platform=self.platform
+        )
+        return self.replace(params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":
         """See `Network.for_one_evaluation`."""

@@ -135,14 +135,15 @@ def sample_weights(
     return _scale(network, layer, kernel, bias, scale, bias_scale)
 
 
-def _scale(network, layer, kernel, bias, scale, bias_scale):
+def _scale(network, layer, kernel, bias, scale, bias_scale) -> dict[str, Array]:
+    """Brings numbers of N(0, 1) to the scale of the network's initialization."""
     # A float64 scale, which `jax_enable_x64` admits, must not make float64 weights.
     scale, bias_scale = jnp.asarray(scale, jnp.float32), jnp.asarray(bias_scale, jnp.float32)
-    return {"kernel": _scale_kernel(network, layer, kernel, scale), "bias": bias_scale * bias}
+    scaled = _scale_kernel(network, layer, kernel, scale)
+    return {"kernel": scaled.astype(jnp.float32), "bias": bias_scale * bias}
 
 
 def _scale_kernel(network: Network, layer: str, kernel: Array, scale: Array) -> Array:
-    """Brings a kernel of N(0, 1) to the scale of the network's initialization."""
     initialization = network.initialization
     if initialization == "auto":
         initialization = "normal" if network.rescalable else "he"
