@@ -44,6 +44,7 @@ from randviz.host.settings import CommandSettings, setting
 from randviz.networks.network import Network
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights, weight_shapes
+from randviz.objectives.objective import Objective
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import Inversion
 from randviz.types import Image
@@ -100,9 +101,9 @@ def largest(settings: Settings) -> Descent:
     network = _make_network(settings.input_offsets[0])
     image = _load(settings, settings.image)
 
-    def make_objective() -> Inversion:
+    def make_objective() -> Objective:
         params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
-        return Inversion.of(network, params, image, layer=layer)
+        return Inversion(layer).of(network.bind(params), image)
 
     # In full, by a race, and on the other pictures.
     descents = len(cells(settings)) * settings.num_candidates * (2 + len(settings.other_images))
