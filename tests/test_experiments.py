@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-
 from randviz.experiments import claims
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.host.settings import setting

@@ -49,7 +49,7 @@ def run_by_numpy(network, params, layers, x, maps):
     activate = ACTIVATE[network.activation]
     for layer in layers:
         if isinstance(layer, Conv):
-            where = {"border": layer.padding, "stride": layer.stride, "groups": layer.groups}
+            where = {"padding": layer.padding, "stride": layer.stride, "groups": layer.groups}
             x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding_mode, **where)
             x = x + params[layer.name]["bias"]
             x = activate(x) if layer.activated else x
@@ -332,6 +332,18 @@ def test_layers_inside_others_need_the_weights_of_the_whole(image, branches):
     assert RESNET50.canonical_names(("stage4", "stage1")) == ("stage1_block3", "stage4_block3")
 
 
+def test_a_hessian_goes_through_every_kind_of_branch(image, branches):
+    network = dataclasses.replace(TINY_BRANCHES, activation="gelu")
+    bound = network.bind(branches)
+    loss = lambda x: jnp.sum(jnp.square(bound(x, "block3")["block3"]))
+    step = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), jnp.float32)
+    _, product = jax.jvp(jax.grad(loss), (image,), (step,))
+    slopes = [jax.grad(loss)(image + sign * 1e-2 * step) for sign in (1, -1)]
+    expected = (slopes[0] - slopes[1]) / 2e-2
+    scale = float(jnp.abs(expected).max())
+    np.testing.assert_allclose(product, expected, rtol=0, atol=0.02 * scale)
+
+
 def test_the_image_is_a_layer(tiny, params, image):
     found = features(tiny, {}, image, "image")
     np.testing.assert_array_equal(found["image"], image)
@@ -341,6 +353,7 @@ def test_the_image_is_a_layer(tiny, params, image):
     assert list(both) == ["image", "conv1_1"]
     np.testing.assert_array_equal(both["image"], image)
     assert tiny.bind(params).scale_exponents(bound)["image"] == 0
+    assert bound.platform == jax.default_backend()
     assert all(network.layer_names[0] == "image" for network in NETWORKS.values())
 
 

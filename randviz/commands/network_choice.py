@@ -13,7 +13,7 @@ from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS
+from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES
 from randviz.networks.layers import ACTIVATIONS, POOLINGS
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
@@ -81,7 +81,7 @@ class NetworkSettings(SeedSettings):
     padding: str = setting(
         "auto",
         "What lies beyond the edge of a convolution; auto is zero for all but random_filters.",
-        choices=("auto", *PADDINGS),
+        choices=("auto", *PADDING_MODES),
     )
     activation: str = setting(
         "auto",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from randviz.networks.conv import PADDINGS, convolve, normalize_response, pool
+from randviz.networks.conv import PADDING_MODES, convolve, normalize_response, pool
 from randviz.types import Array
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ class Scope(NamedTuple):
         kernel or None.
       wanted: names of the layers whose features are kept.
       features: {layer: [h, w, C]}, filled as layers are applied.
+      platform: where it is computed, see `conv.choose_method`; None for JAX's default device.
     """
 
     network: "Network"
     read: Callable[[str, tuple[int, ...]], tuple[Array, Array, Mapping[str, Any] | None]]
     wanted: tuple[str, ...]
     features: dict[str, Array]
+    platform: str | None
 
     def run(self, layers: tuple["Layer", ...], x: Array) -> Array:
         """Applies layers one after the other and keeps the features that are wanted."""
@@ -163,12 +165,13 @@ class Conv(Layer):
         maps = convolve(
             x,
             kernel,
-            border=self.padding,
+            padding=self.padding,
             stride=self.stride,
             groups=self.groups,
-            padding=scope.network.padding_mode,
+            padding_mode=scope.network.padding_mode,
             convolution=scope.network.convolution,
             prepared=prepared,
+            platform=scope.platform,
         )
         return scope.activate(maps + bias) if self.activated else maps + bias
 
@@ -198,7 +201,7 @@ class Pool(Layer):
         return self.window_size, self.stride, self.padding
 
     def apply(self, x: Array, scope: Scope) -> Array:
-        pooling, mode = scope.network.pooling, PADDINGS[scope.network.padding_mode]
+        pooling, mode = scope.network.pooling, PADDING_MODES[scope.network.padding_mode]
         if pooling == "stride":
             rows, columns = (self.output_side(side) for side in x.shape[:2])
             return x[:: self.stride, :: self.stride][:rows, :columns]

@@ -12,15 +12,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS
-from randviz.networks.extractor import Extractor, LayerNames
+from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES, platform_of
+from randviz.networks.extractor import IMAGE_LAYER, Extractor, LayerNames
 from randviz.networks.layers import ACTIVATIONS, POOLINGS, Layer, Scope, walk_layers
 from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
 from randviz.types import Array, Features, Image, Params, UserError
 
-IMAGE_LAYER = "image"  # of every network: the input itself
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
+_LARGE_SIDE = 2**12  # in pixels, of an image that reaches every layer
 INITIALIZATIONS = ("auto", "normal", "he", "unit_norm")
 
 
@@ -67,7 +67,7 @@ class Network(LayerNames):
     def __post_init__(self):
         known = {
             "pooling": POOLINGS,
-            "padding_mode": PADDINGS,
+            "padding_mode": PADDING_MODES,
             "activation": ACTIVATIONS,
             "initialization": INITIALIZATIONS,
             "channel_order": ("RGB", "BGR"),
@@ -125,6 +125,27 @@ class Network(LayerNames):
         for count, step in enumerate(self.layers, 1):
             if any(inner.name == layer for inner in walk_layers((step,))):
                 return self.layers[:count]
+
+    @property
+    def scale_layers(self) -> tuple[str, ...]:
+        """The first layer with weights, or block of layers, at each resolution.
+
+        Example:
+          >>> from randviz.networks.catalog import NETWORKS
+          >>> NETWORKS["vgg16"].scale_layers
+          ('conv1_1', 'conv2_1', 'conv3_1', 'conv4_1', 'conv5_1')
+          >>> NETWORKS["resnet18"].scale_layers[:3]
+          ('conv1', 'stage1_block1', 'stage2_block1')
+        """
+        found: dict[int, str] = {}
+        side = _LARGE_SIDE
+        for layer in self.layers:
+            if layer.needs_fixed_size:
+                break
+            side = layer.output_side(side)
+            if layer.has_weights or layer.branches:
+                found.setdefault(side, layer.name)
+        return tuple(found.values())
 
     def weighted_layers(self, last_layer: str) -> tuple[Layer, ...]:
         """The layers with weights in forward order down to one, those inside others included."""
@@ -198,7 +219,7 @@ class Network(LayerNames):
         Args:
           params: {layer: {"kernel": ..., "bias": ...}}, down to the deepest layer wanted.
         """
-        return BoundNetwork(params, {}, self)
+        return BoundNetwork(params, {}, self, platform_of(params))
 
 
 class Weights(nn.Module):
@@ -208,8 +229,8 @@ class Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array, Mapping[str, Array] | None]:
-        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
-        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
         return kernel, bias, self.get_variable("prepared", "kernel")
 
 
@@ -219,10 +240,12 @@ class FeatureExtractor(nn.Module):
     Attributes:
       network: the architecture.
       layers: canonical names.
+      platform: where it is computed, see `conv.choose_method`; None is JAX's default device.
     """
 
     network: Network
     layers: tuple[str, ...]
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, image: Image) -> Features:
@@ -231,7 +254,7 @@ class FeatureExtractor(nn.Module):
         x = (255 * image - offset) * jnp.asarray(self.network.input_scale, jnp.float32)
         x = x if self.network.channel_order == "RGB" else x[..., ::-1]
         read = lambda layer, shape: Weights(shape, name=layer)()
-        scope = Scope(self.network, read, self.layers, {IMAGE_LAYER: image})
+        scope = Scope(self.network, read, self.layers, {IMAGE_LAYER: image}, self.platform)
         scope.run(self.network.up_to(deepest), x)
         return scope.features
 
@@ -245,11 +268,14 @@ class BoundNetwork(Extractor):
       prepared: {layer: {"kernel": ...}}, what `conv.prepare_kernel` made of the kernels; a layer
         that is missing is prepared anew in each evaluation.
       network: the architecture; static.
+      platform: where the weights were when they were bound, such as "cpu", on which it depends how
+        convolutions are best computed; static.
     """
 
     params: Params
     prepared: Mapping[str, Mapping[str, Any]]
     network: Network = struct.field(pytree_node=False)
+    platform: str | None = struct.field(pytree_node=False, default=None)
 
     @property
     def name(self) -> str:
@@ -267,7 +293,7 @@ class BoundNetwork(Extractor):
         """See `Extractor.compute`; after the activation, and dense layers as [1, 1, C]."""
         self.network.check_weights(self.params, layers[-1])
         variables = {"params": self.params, "prepared": self.prepared}
-        return FeatureExtractor(self.network, layers).apply(variables, image)
+        return FeatureExtractor(self.network, layers, self.platform).apply(variables, image)
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `Network.check_image`."""
@@ -292,7 +318,9 @@ class BoundNetwork(Extractor):
         params = self.params
         if rescale:
             params, _ = rescale_weights(self.network, params, layers[-1])
-        prepared = prepare_kernels(self.network, params, layers[-1], shape=shape)
+        prepared = prepare_kernels(
+            self.network, params, layers[-1], shape=shape, platform=self.platform
+        )
         return self.replace(params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.networks.conv import choose_method, prepare_kernel
+from randviz.networks.conv import choose_method, platform_of, prepare_kernel
+from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.layers import ACTIVATIONS, Conv, walk_layers, walk_sides
 from randviz.types import Array, Params
 
@@ -52,7 +53,9 @@ def rescale_weights(
         for layer in walk_layers(path[:num_fixed])
         if layer.has_weights
     }
-    exponents = dict.fromkeys(("image", *(layer.name for layer in walk_layers(path))), jnp.int32(0))
+    exponents = dict.fromkeys(
+        (IMAGE_LAYER, *(layer.name for layer in walk_layers(path))), jnp.int32(0)
+    )
     if not names:
         return normalized, exponents
 
@@ -85,7 +88,12 @@ def rescale_weights(
 
 
 def prepare_kernels(
-    network: "Network", params: Params, last_layer: str, *, shape: tuple[int, int]
+    network: "Network",
+    params: Params,
+    last_layer: str,
+    *,
+    shape: tuple[int, int],
+    platform: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Computes once what many convolutions with the same kernels need of them.
 
@@ -95,6 +103,7 @@ def prepare_kernels(
       last_layer: the deepest layer wanted.
       shape: (H, W) of the image that will be evaluated, on which it depends how its convolutions
         are best computed. Images of other sizes are evaluated too, if more slowly.
+      platform: where they will be computed, such as "cpu"; by default where the weights are.
 
     Returns:
       {layer: {"kernel": what `conv.prepare_kernel` makes of it}} for all convolutions.
@@ -109,6 +118,7 @@ def prepare_kernels(
                 convolution=network.convolution,
                 stride=layer.stride,
                 groups=layer.groups,
+                platform=platform or platform_of(params),
             )
             ready = prepare_kernel(kernel, method=method, shape=tuple(sides), groups=layer.groups)
             prepared[layer.name] = {"kernel": ready}

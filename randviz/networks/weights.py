@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.networks.gaussian import sample_gaussians
+from randviz.networks.gaussian import as_key, sample_gaussians, split_key
 from randviz.networks.layers import ACTIVATIONS, Block, Layer, walk_layers
 from randviz.networks.network import PAPER_SCALE, FeatureExtractor, Network
 from randviz.types import Array, Key, Params, UserError
@@ -37,7 +37,7 @@ def _find_shapes(network, layer):
     return {step.name: shapes[step.name] for step in network.weighted_layers(layer)}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
+@functools.partial(jax.jit, static_argnames=("network", "last_layer"))
 def random_weights(
     key: Key,
     network: Network,
@@ -59,7 +59,7 @@ def random_weights(
     network are the first layers of a deeper one, bit for bit.
 
     Args:
-      key: one Threefry key for the whole network.
+      key: one Threefry key for the whole network, typed or old-style (see `gaussian.as_key`).
       network: the architecture.
       scale: σ, the standard deviation of the kernels.
       bias_scale: the standard deviation of the biases.
@@ -70,6 +70,9 @@ def random_weights(
 
     Returns:
       {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
+
+    Raises:
+      UserError: if the key is not a Threefry key.
 
     Example:
       >>> from randviz.networks.vgg import VGG19
@@ -89,12 +92,13 @@ def random_weights(
     draws = draws + (0,) * (len(shapes) - len(draws))
     # All layers' keys at once: one by one, each would be compiled on its own, for over a second.
     names = jnp.array([_number_of(layer) for layer in shapes], jnp.uint32)
-    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(key, names, jnp.stack(draws[: len(shapes)]))
-    keys = jax.vmap(jax.random.split)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
+    draws = jnp.array(draws[: len(shapes)], jnp.uint32)
+    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(as_key(key), names, draws)
+    keys = jax.vmap(split_key)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
     sizes = [shape[name] for shape in shapes.values() for name in ("kernel", "bias")]
     numbers = sample_gaussians(keys, sizes)
     return {
-        layer: {"kernel": _scale(network, layer, kernel, scale), "bias": bias_scale * bias}
+        layer: _scale(network, layer, kernel, bias, scale, bias_scale)
         for layer, kernel, bias in zip(shapes, numbers[::2], numbers[1::2], strict=True)
     }
 
@@ -120,19 +124,26 @@ def sample_weights(
       {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
 
     Raises:
-      UserError: if the layer has no weights.
+      UserError: if the layer has no weights, or the key is not a Threefry key.
     """
     layer = network.canonical_name(layer)
     shapes = weight_shapes(network, layer)
     if layer not in shapes:
         raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
-    keys = jax.random.split(candidate_key(key, layer, draw))
+    keys = split_key(candidate_key(key, layer, draw))
     kernel, bias = sample_gaussians(keys, [shapes[layer][name] for name in ("kernel", "bias")])
-    return {"kernel": _scale(network, layer, kernel, scale), "bias": bias_scale * bias}
+    return _scale(network, layer, kernel, bias, scale, bias_scale)
 
 
-def _scale(network: Network, layer: str, kernel: Array, scale: float | Array) -> Array:
-    """Brings a kernel of N(0, 1) to the scale of the network's initialization."""
+def _scale(network, layer, kernel, bias, scale, bias_scale) -> dict[str, Array]:
+    """Brings numbers of N(0, 1) to the scale of the network's initialization."""
+    # A float64 scale, which `jax_enable_x64` admits, must not make float64 weights.
+    scale, bias_scale = jnp.asarray(scale, jnp.float32), jnp.asarray(bias_scale, jnp.float32)
+    scaled = _scale_kernel(network, layer, kernel, scale)
+    return {"kernel": scaled.astype(jnp.float32), "bias": bias_scale * bias}
+
+
+def _scale_kernel(network: Network, layer: str, kernel: Array, scale: Array) -> Array:
     initialization = network.initialization
     if initialization == "auto":
         initialization = "normal" if network.rescalable else "he"
@@ -146,7 +157,7 @@ def _scale(network: Network, layer: str, kernel: Array, scale: float | Array) ->
     fan_in = kernel.size // kernel.shape[-1]
     he_scale = math.sqrt(ACTIVATIONS[network.activation].gain / fan_in)
     if layer in _find_first(network.layers):
-        he_scale /= 255 / 2 * np.mean(network.input_scale)
+        he_scale /= 255 / 2 * float(np.mean(network.input_scale))
     ends = _find_block_ends(network.layers)
     if layer in ends:
         he_scale /= math.sqrt(len(ends))
@@ -175,7 +186,7 @@ def _find_block_ends(layers: tuple[Layer, ...]) -> list[str]:
 
 def candidate_key(key: Key, layer: str, draw: int | Array) -> Key:
     """The key of one draw of a layer's weights: the network's key folded with name and number."""
-    return _fold(key, _number_of(layer), draw)
+    return _fold(as_key(key), _number_of(layer), draw)
 
 
 def _number_of(layer: str) -> int:

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from randviz.networks.catalog import NETWORKS
+from randviz.networks.gaussian import GENERATOR
 from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import Key, Params, UserError
 
 FORMAT = "randviz-1"
-GENERATOR = "threefry2x32"
 GAUSSIAN = 1  # version of `gaussian.sample_gaussians`
 _LONGEST = 1000  # characters
 _OFFSETS = {"auto": None, "mean": IMAGENET_MEAN}  # the others are numbers
