@@ -20,6 +20,7 @@ from randviz.commands.descent import (
 )
 from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
+from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
 from randviz.objectives.building import WEIGHTINGS
 from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
@@ -121,7 +122,10 @@ def run(settings: Settings) -> None:
             start=start,
             pictures={"content_image": content, **named, **extra},
             finish=lambda image: (
-                keep_colors(image, content.image) if settings.original_colors else image
+                # Pictures on the way may be those of a smaller scale.
+                keep_colors(image, resize(content.image, image.shape[:2]))
+                if settings.original_colors
+                else image
             ),
         )
     )

@@ -162,7 +162,9 @@ def check_memory(estimate: Estimate, start: Image | jax.ShapeDtypeStruct) -> Non
     raise UserError(f"{said}; a picture with a longest side of {side} pixels would fit.")
 
 
-def measure_pace(objective: Objective, start: Image, *, solver: Solver | str = "jaxopt") -> float:
+def measure_pace(
+    objective: Objective, shape: tuple[int, ...], *, solver: Solver | str = "jaxopt"
+) -> float:
     """Takes a few steps and returns the seconds of one evaluation, compilation not counted.
 
     A step is one evaluation and now and then two.
