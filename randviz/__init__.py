@@ -38,9 +38,11 @@ from randviz.descent.schedule import Schedule, plan_schedule
 from randviz.descent.solver import Result, Solver, State, Trace
 from randviz.host.images import load_image, save_image
 from randviz.networks.activations import normalize_activations
+from randviz.networks.alexnet import ALEXNET, CAFFENET
 from randviz.networks.extractor import Extractor
-from randviz.networks.network import ALEXNET, CAFFENET, VGG19, BoundNetwork, Network, features
+from randviz.networks.network import BoundNetwork, Network, features
 from randviz.networks.random_network import RandomNetwork
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Objective, Redrawn

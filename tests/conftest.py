@@ -5,23 +5,24 @@ import numpy as np
 import pytest
 
 from randviz.host.settings import configure_jax
-from randviz.networks import network as networks
+from randviz.networks.layers import Conv, Dense, Pool
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
 
 # As the commands do, so that they compute the same bits in this process as in one of their own.
 configure_jax("highest")
 
 # Each of VGG-19's kinds of layer, small enough to compile in a moment.
-TINY = networks.Network(
+TINY = Network(
     "tiny",
     (
-        networks.Conv("conv1_1", 8),
-        networks.Conv("conv1_2", 8),
-        networks.Pool("pool1"),
-        networks.Conv("conv2_1", 12),
-        networks.Pool("pool2"),
-        networks.Dense("fc6", 10),
-        networks.Dense("fc8", 5, rectified=False),
+        Conv("conv1_1", 8),
+        Conv("conv1_2", 8),
+        Pool("pool1"),
+        Conv("conv2_1", 12),
+        Pool("pool2"),
+        Dense("fc6", 10),
+        Dense("fc8", 5, activated=False),
     ),
     fc_image_size=12,
     input_offset=0.0,

@@ -19,7 +19,11 @@ from pictures import explained
 from test_conv import convolve_by_taps
 
 from randviz.host.checkpoints import INPUT_CONVENTIONS, load_checkpoint
-from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Conv, Dense, features
+from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.layers import Block, Conv, Dense
+from randviz.networks.network import features
+from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
+from randviz.networks.vgg import VGG11, VGG13, VGG16, VGG19
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
 
@@ -110,6 +114,21 @@ def write_whole_h5(path, weights):
         file["optimizer_weights/SGD/block1_conv1/kernel_momentum:0"] = np.ones((3, 3, 3, 8))
         file["optimizer_weights/SGD/iter:0"] = 7
         file["model_weights/dropout/seed_generator_state:0"] = np.array([1, 2], np.uint32)
+    return path
+
+
+def write_keras3_h5(path, weights):
+    """Keras 3's save_weights: layers of a kind are numbered, whatever their names."""
+    counts = {}
+    with h5py.File(path, "w") as file:
+        for tensors in weights.values():
+            kind = "conv2d" if tensors["kernel"].ndim == 4 else "dense"
+            number = counts[kind] = counts.get(kind, -1) + 1
+            stem = f"layers/{kind}_{number}" if number else f"layers/{kind}"
+            file[f"{stem}/vars/0"], file[f"{stem}/vars/1"] = tensors["kernel"], tensors["bias"]
+        file.create_group("layers/max_pooling2d/vars")
+        file["layers/dropout/seed_generator/vars/0"] = np.array([1, 2], np.uint32)
+        file["optimizer/vars/2"] = np.ones((3, 3, 3, 8))
     return path
 
 
@@ -218,6 +237,7 @@ FORMATS = {
     "old.h5": (write_h5, "caffe", "Keras"),
     "new.hdf5": (write_new_h5, "caffe", "Keras"),
     "whole.H5": (write_whole_h5, "caffe", "Keras"),
+    "keras3.weights.h5": (write_keras3_h5, "caffe", "Keras 3"),
     "torchvision.safetensors": (write_torchvision_safetensors, "torch", "torchvision"),
     "timm.safetensors": (write_timm_safetensors, "torch", "timm"),
     "torchvision.pth": (write_torchvision_pth, "torch", "torchvision"),
@@ -241,11 +261,12 @@ def test_every_format_gives_the_same_network(tmp_path, tiny, weights, square, na
         for part, tensor in tensors.items():
             assert params[layer][part].dtype == np.float32
             np.testing.assert_array_equal(params[layer][part], tensor, err_msg=f"{layer} {part}")
-    found = features(network, params, square, tiny.layer_names)
+    layers = tiny.layer_names[1:]  # the image itself comes as it was given
+    found = features(network, params, square, layers)
     # The tiny network itself subtracts nothing and multiplies its input by 255.
     pixels = jnp.asarray(convert_pixels(square.astype(np.float64), word) / 255, jnp.float32)
-    expected = features(tiny, weights, pixels, tiny.layer_names)
-    for layer in tiny.layer_names:
+    expected = features(tiny, weights, pixels, layers)
+    for layer in layers:
         largest = float(jnp.abs(expected[layer]).max())
         assert largest > 0
         np.testing.assert_allclose(found[layer], expected[layer], rtol=0, atol=1e-5 * largest)
@@ -373,6 +394,164 @@ def test_vgg19_by_torchvisions_numbers(tmp_path, side):
     assert loaded.network.fc_image_size == 32 * side
 
 
+# torchvision's vgg11, vgg13 and vgg16: places of their convolutions among ReLU and pooling.
+PLACES = {
+    VGG11: [0, 3, 6, 8, 11, 13, 16, 18],
+    VGG13: [0, 2, 5, 7, 10, 12, 15, 17, 20, 22],
+    VGG16: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
+}
+
+
+@pytest.mark.parametrize("network", PLACES, ids=lambda network: network.name)
+def test_other_vggs_by_everybodys_names(tmp_path, network):
+    thin = thinner(network)
+    drawn = {name: t for name, t in draw(thin, 7).items() if name.startswith("conv")}
+    stems = [f"features.{place}" for place in PLACES[network]]
+    state = torch_state(drawn, dict(zip(drawn, stems, strict=True)))
+    keras = {layer: f"block{layer[4]}_conv{layer[6]}" for layer in drawn}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for layer, stem in keras.items():
+            file[f"{stem}/{stem}/kernel:0"] = drawn[layer]["kernel"]
+            file[f"{stem}/{stem}/bias:0"] = drawn[layer]["bias"]
+    paths = [
+        tmp_path / "a.h5",
+        write_keras3_h5(tmp_path / "a.weights.h5", drawn),
+        write_safetensors(tmp_path / "a.safetensors", state),
+        write_mxnet_npz(tmp_path / "a.npz", drawn),
+        write_mat_without_mean(tmp_path / "a.mat", drawn, thin),
+    ]
+    for path in paths:
+        params = load_checkpoint(path, thin).params
+        assert list(params) == list(drawn)
+        for layer in drawn:
+            np.testing.assert_array_equal(params[layer]["kernel"], drawn[layer]["kernel"])
+    for path in paths[1:3]:  # those whose names are numbers
+        with explained(path, f"looks like {network.name}", "whole file of vgg19"):
+            load_checkpoint(path, VGG19)
+
+
+def residual_state(network, rng):
+    """A torchvision state_dict of a residual network, in NumPy."""
+    state = {}
+    for layer, parts in weight_shapes(network, network.layer_names[-1]).items():
+        shape = parts["kernel"]
+        stem = TORCH_STEMS.get(layer) or "layer{}.{}.{}".format(
+            layer[5], int(layer[12]) - 1, layer[14:].replace("shortcut", "downsample.0")
+        )
+        norm = stem.replace("conv", "bn").replace("downsample.0", "downsample.1")
+        kernel = rng.normal(size=(shape[3], shape[2], *shape[:2]))
+        state[f"{stem}.weight"] = kernel * (2 / np.prod(shape[:3])) ** 0.5
+        state[f"{norm}.weight"] = rng.uniform(0.5, 1.5, shape[3])
+        state[f"{norm}.bias"] = 0.3 * rng.normal(size=shape[3])
+        state[f"{norm}.running_mean"] = 0.3 * rng.normal(size=shape[3])
+        state[f"{norm}.running_var"] = rng.uniform(0.5, 2, shape[3])
+        state[f"{norm}.num_batches_tracked"] = np.array(7)
+    state = {n: t.astype("f4") if t.dtype.kind == "f" else t for n, t in state.items()}
+    return state | {"fc.weight": np.ones((10, 32), "f4"), "fc.bias": np.ones(10, "f4")}
+
+
+TORCH_STEMS = {"conv1": "conv1"}
+
+
+def residual_forward(state, x, kernels, depths):
+    """torchvision's forward pass up to the last stage, in float64: {stage and block: features}."""
+
+    def convolve(x, stem, norm, stride=1):
+        kernel = np.einsum("oihw->hwio", np.asarray(state[f"{stem}.weight"], np.float64))
+        maps = convolve_by_taps(x, kernel, stride=stride)
+        scale, shift, mean, variance = (
+            np.asarray(state[f"{norm}.{part}"], np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return scale * (maps - mean) / np.sqrt(variance + 1e-5) + shift
+
+    x = np.maximum(convolve(x, "conv1", "bn1", 2), 0)
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    x = windows[::2, ::2].max((3, 4))
+    maps = {"pool1": x}
+    for stage, depth in enumerate(depths, 1):
+        for block in range(depth):
+            stem = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            inner = x
+            for number, size in enumerate(kernels, 1):
+                own = stride if number == kernels.index(3) + 1 else 1
+                inner = convolve(inner, f"{stem}.conv{number}", f"{stem}.bn{number}", own)
+                inner = inner if number == len(kernels) else np.maximum(inner, 0)
+                assert state[f"{stem}.conv{number}.weight"].shape[2] == size
+            if f"{stem}.downsample.0.weight" in state:
+                x = convolve(x, f"{stem}.downsample.0", f"{stem}.downsample.1", stride)
+            x = np.maximum(inner + x, 0)
+            maps[f"stage{stage}_block{block + 1}"] = x
+    return maps
+
+
+def thinner_residual(network, divisor):
+    """The same network with fewer channels."""
+
+    def thin(layer):
+        if isinstance(layer, Conv):
+            return dataclasses.replace(layer, channels=layer.channels // divisor)
+        if isinstance(layer, Block):
+            parts = {"body": tuple(map(thin, layer.body))}
+            parts |= {"shortcut": tuple(map(thin, layer.shortcut))} if layer.shortcut else {}
+            return dataclasses.replace(layer, **parts)
+        return layer
+
+    return dataclasses.replace(network, layers=tuple(map(thin, network.layers)))
+
+
+@pytest.mark.parametrize(
+    ("network", "kernels", "depths"),
+    [(RESNET18, (3, 3), (2, 2, 2, 2)), (RESNET50, (1, 3, 1), (3, 4, 6, 3))],
+    ids=["resnet18", "resnet50"],
+)
+def test_residual_networks_are_torchvisions(tmp_path, network, kernels, depths):
+    thin = thinner_residual(network, 16)
+    state = residual_state(thin, np.random.default_rng(0))
+    path = write_safetensors(
+        tmp_path / "a.safetensors", {f"module.{n}": t for n, t in state.items()}
+    )
+    loaded = load_checkpoint(path, thin)
+    assert loaded.metadata["input_convention"] == "torch"
+    image = np.random.default_rng(1).uniform(size=(40, 56, 3)).astype(np.float32)
+    pixels = convert_pixels(image.astype(np.float64), "torch")
+    expected = residual_forward(state, pixels, kernels, depths)
+    run = jax.jit(features, static_argnames=("network", "layers"))
+    found = run(loaded.network, loaded.params, image, layers=tuple(expected))
+    for layer, maps in expected.items():
+        assert maps.max() > 0.1
+        np.testing.assert_allclose(
+            found[layer], maps, rtol=0, atol=1e-5 * maps.max(), err_msg=layer
+        )
+
+
+def test_residual_files_that_do_not_fit(tmp_path):
+    thin = thinner_residual(RESNET18, 16)
+    state = residual_state(thin, np.random.default_rng(0))
+    path = write_safetensors(tmp_path / "a.safetensors", state)
+    with explained(path, "'layer2.0.downsample.0.weight'", "looks like resnet18", "resnet18_plain"):
+        load_checkpoint(path, thinner_residual(RESNET18_PLAIN, 16))
+    missing = {n: t for n, t in state.items() if n != "layer3.0.bn2.running_mean"}
+    path = write_safetensors(tmp_path / "b.safetensors", missing)
+    with explained(path, "'layer3.0.bn2.running_mean'"):
+        load_checkpoint(path, thin)
+    wide = state | {"bn1.weight": np.ones(5, "f4")}
+    path = write_safetensors(tmp_path / "c.safetensors", wide)
+    with explained(path, "'bn1'", "'conv1.weight'"):
+        load_checkpoint(path, thin)
+    path = write_safetensors(
+        tmp_path / "d.safetensors", state | {"bn1.running_var": -np.ones(4, "f4")}
+    )
+    with explained(path, "conv1", "not finite"):
+        load_checkpoint(path, thin)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["conv1_conv/kernel:0"] = np.zeros((7, 7, 3, 4))
+    with explained("a.h5", "conv1_conv", "resnet18", ".safetensors"):
+        load_checkpoint(tmp_path / "a.h5", thin)
+
+
 def test_alexnet_and_caffenet_are_told_apart(tmp_path):
     alexnet = thinner(ALEXNET)
     drawn = draw(alexnet, 6)
@@ -463,10 +642,9 @@ def refusal(path, network):
 
 def test_vgg16_is_recognised(tmp_path):
     path = write_vgg16(tmp_path / "a.h5")
-    with explained("a.h5", "block3_conv4", "conv3_4", "looks like VGG-16", "vgg19"):
+    with explained("a.h5", "block3_conv4", "conv3_4", "looks like vgg16", "vgg19"):
         load_checkpoint(path, VGG19)
-    fitting = [layer for layer in VGG19.layers if not layer.name.endswith("_4")]
-    vgg16 = dataclasses.replace(VGG19, name="vgg16", layers=tuple(fitting))
+    vgg16 = VGG16
     assert len(load_checkpoint(path, vgg16).params) == 13
     with h5py.File(path, "a") as file:
         del file["block1_conv1/block1_conv1_b_1:0"]
@@ -632,7 +810,7 @@ def test_mat_files_that_are_not_read(tmp_path, tiny, weights):
 def test_trained_vgg19_against_numpy():
     image = skimage.data.chelsea()[90:122, 130:162].astype(np.float32) / 255
     network, params, _ = load_checkpoint(VGG19_FILE, VGG19)
-    layers = VGG19.layer_names[: VGG19.layer_names.index("pool5") + 1]
+    layers = VGG19.layer_names[1 : VGG19.layer_names.index("pool5") + 1]
     found = features(network, params, jnp.asarray(image), layers)
     x = 255 * image[..., ::-1].astype(np.float64) - (103.939, 116.779, 123.68)
     with h5py.File(VGG19_FILE) as file:

@@ -9,16 +9,17 @@ import pytest
 from jax import lax
 
 import randviz as rv
-from randviz.networks.conv import PADDINGS, convolve, normalize_response, pool, prepare_kernel
+from randviz.networks.conv import PADDING_MODES, convolve, normalize_response, pool, prepare_kernel
 
 rng = np.random.default_rng(0)
 
 
-def convolve_by_taps(x, kernel, padding="zero", border=None, stride=1, groups=1, numpy=np):
+def convolve_by_taps(x, kernel, padding_mode="zero", padding=None, stride=1, groups=1, numpy=np):
     """The sum of shifted maps times the kernel's taps, in NumPy or in jax.numpy."""
     size = kernel.shape[0]
-    border = size // 2 if border is None else border
-    padded = numpy.pad(x, ((border, border), (border, border), (0, 0)), mode=PADDINGS[padding])
+    padding = size // 2 if padding is None else padding
+    pads = ((padding, padding), (padding, padding), (0, 0))
+    padded = numpy.pad(x, pads, mode=PADDING_MODES[padding_mode])
     rows, columns = (side - size + 1 for side in padded.shape[:2])
     parts = numpy.split(padded, groups, axis=2)
     kernels = numpy.split(kernel, groups, axis=3)
@@ -37,12 +38,12 @@ def draw(*shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("shape", [(12, 16, 3), (7, 5, 4), (2, 3, 1)])
-def test_convolution_is_the_sum_of_its_taps(padding, shape):
+def test_convolution_is_the_sum_of_its_taps(mode, shape):
     x, kernel = draw(*shape), draw(3, 3, shape[2], 5)
-    found = convolve(x, kernel, padding=padding)
-    expected = convolve_by_taps(np.asarray(x, np.float64), np.asarray(kernel, np.float64), padding)
+    found = convolve(x, kernel, padding_mode=mode)
+    expected = convolve_by_taps(np.asarray(x, np.float64), np.asarray(kernel, np.float64), mode)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -51,20 +52,20 @@ def test_one_pixel_with_zero_padding_sees_the_middle_tap():
     np.testing.assert_allclose(convolve(x, kernel)[0, 0], x[0, 0] @ kernel[1, 1], rtol=1e-5)
 
 
-# Krizhevsky's layers among them: a stride that leaves a rest, groups, no border, a wide one.
+# Krizhevsky's layers among them: a stride that leaves a rest, groups, no padding, a wide one.
 SHAPES = [
     {},
     {"convolution": "direct"},
     {"convolution": "winograd"},
-    {"convolution": "winograd", "padding": "reflect"},
-    {"convolution": "winograd", "border": 0},
-    {"convolution": "winograd", "border": 2},
-    {"padding": "reflect"},
-    {"padding": "periodic"},
-    {"size": 5, "border": 0, "stride": 4},
-    {"size": 5, "border": 2, "groups": 2},
-    {"size": 3, "border": 1, "stride": 2, "groups": 2, "padding": "reflect"},
-    {"size": 2, "border": 0, "stride": 3},
+    {"convolution": "winograd", "padding_mode": "reflect"},
+    {"convolution": "winograd", "padding": 0},
+    {"convolution": "winograd", "padding": 2},
+    {"padding_mode": "reflect"},
+    {"padding_mode": "periodic"},
+    {"size": 5, "padding": 0, "stride": 4},
+    {"size": 5, "padding": 2, "groups": 2},
+    {"size": 3, "padding": 1, "stride": 2, "groups": 2, "padding_mode": "reflect"},
+    {"size": 2, "padding": 0, "stride": 3},
 ]
 
 

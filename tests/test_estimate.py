@@ -13,7 +13,7 @@ from randviz.descent import lbfgs
 from randviz.experiments import selection_audit
 from randviz.host import estimate as estimate
 from randviz.host.estimate import check_memory, estimate_descent
-from randviz.networks.network import VGG19
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.tasks.inversion import Inversion
 from randviz.types import UserError

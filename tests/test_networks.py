@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 from test_conv import convolve_by_taps
 
-from randviz.networks import network as networks
-from randviz.networks.network import (
-    ALEXNET,
-    CAFFENET,
-    VGG19,
-    Conv,
-    Dense,
-    Network,
-    Pool,
-    ResponseNorm,
-    features,
-)
+from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.layers import Conv, Dense, Pool, ResponseNorm
+from randviz.networks.network import Network, features
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
 
@@ -28,25 +20,27 @@ def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):
     x = (255 * np.asarray(image, np.float64) - offset) * scale
     x = x[..., ::-1] if network.channel_order == "BGR" else x
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    maps = {}
+    maps = {"image": np.asarray(image)}
     for layer in network.layers:
         if isinstance(layer, Conv):
-            where = {"border": layer.border, "stride": layer.stride, "groups": layer.groups}
-            x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding, **where)
+            where = {"border": layer.padding, "stride": layer.stride, "groups": layer.groups}
+            x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding_mode, **where)
             x = np.maximum(x + params[layer.name]["bias"], 0)
         elif isinstance(layer, Pool):
-            side = layer.size
+            side = layer.window_size
             windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(0, 1))
             windows = windows[:: layer.stride, :: layer.stride]
             x = windows.mean((3, 4)) if network.pooling == "avg" else windows.max((3, 4))
         elif isinstance(layer, ResponseNorm):
-            reach = layer.size // 2
+            reach = layer.window_size // 2
             squares = np.pad(x**2, ((0, 0), (0, 0), (reach, reach)))
-            energy = np.lib.stride_tricks.sliding_window_view(squares, layer.size, axis=2).sum(-1)
+            energy = np.lib.stride_tricks.sliding_window_view(
+                squares, layer.window_size, axis=2
+            ).sum(-1)
             x = x / (layer.bias + layer.slope * energy) ** layer.power
         else:
             x = x.reshape(1, 1, -1) @ params[layer.name]["kernel"] + params[layer.name]["bias"]
-            x = np.maximum(x, 0) if layer.rectified else x
+            x = np.maximum(x, 0) if layer.activated else x
         maps[layer.name] = x
     return maps
 
@@ -55,15 +49,16 @@ def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):
 TINY_ALEXNET = Network(
     "tiny_alexnet",
     (
-        Conv("conv1", 8, size=5, border=0, stride=2),
+        Conv("conv1", 8, kernel_size=5, padding=0, stride=2),
         ResponseNorm("norm1", slope=2e-3),
-        Pool("pool1", size=3),
-        Conv("conv2", 12, size=5, border=2, groups=2),
-        Pool("pool2", size=3),
-        Dense("fc6", 10, rectified=False),
+        Pool("pool1", window_size=3),
+        Conv("conv2", 12, kernel_size=5, padding=2, groups=2),
+        Pool("pool2", window_size=3),
+        Dense("fc6", 10, activated=False),
     ),
     fc_image_size=33,
     pooling="max",
+    initialization="normal",
 )
 
 
@@ -74,7 +69,7 @@ def test_alexnet_has_its_layers_and_parameters():
     assert shapes["fc6"]["kernel"] == (9216, 4096)  # 6 × 6 × 256 at 227 pixels
     assert ALEXNET.smallest_side("fc6", positions=6) == 227
     assert {*ALEXNET.layers} == {*CAFFENET.layers}
-    assert ALEXNET.layer_names[1:3] == CAFFENET.layer_names[2:0:-1] == ("norm1", "pool1")
+    assert ALEXNET.layer_names[2:4] == CAFFENET.layer_names[3:1:-1] == ("norm1", "pool1")
 
 
 def test_alexnets_features_are_those_of_a_numpy_network():
@@ -93,7 +88,7 @@ def test_alexnets_features_are_those_of_a_numpy_network():
 
 
 def test_vgg19_has_its_layers_and_parameters():
-    assert VGG19.layer_names[:4] == ("conv1_1", "conv1_2", "pool1", "conv2_1")
+    assert VGG19.layer_names[:5] == ("image", "conv1_1", "conv1_2", "pool1", "conv2_1")
     assert sum(isinstance(layer, Conv) for layer in VGG19.layers) == 16
     assert sum(isinstance(layer, Pool) for layer in VGG19.layers) == 5
     shapes = weight_shapes(VGG19, "fc8")
@@ -107,7 +102,7 @@ def test_vgg19_has_its_layers_and_parameters():
 @pytest.mark.parametrize("padding", ["zero", "reflect", "periodic"])
 def test_features_are_those_of_a_numpy_network(tiny, pooling, padding):
     network = dataclasses.replace(
-        tiny, pooling=pooling, padding=padding, input_offset=(90, 100, 110)
+        tiny, pooling=pooling, padding_mode=padding, input_offset=(90, 100, 110)
     )
     params = random_weights(jax.random.key(7), network, scale=0.1, bias_scale=0.3, last_layer="fc8")
     image = jax.random.uniform(jax.random.key(3), (12, 12, 3))
@@ -160,7 +155,7 @@ def test_weights_have_the_scale_asked_for_and_no_bias():
 
 def test_a_random_convolution_has_the_energy_of_its_patches(image):
     # E (w·p)² = σ² ‖p‖² for each patch p, and the ReLU keeps half of it.
-    wide = networks.Network("wide", (Conv("conv1_1", 4000),), input_offset=0.0)
+    wide = Network("wide", (Conv("conv1_1", 4000),), input_offset=0.0)
     weights = random_weights(jax.random.key(0), wide, scale=0.02, last_layer="conv1_1")
     found = features(wide, weights, image, "conv1_1")["conv1_1"]
     ones = np.ones((3, 3, 3, 1))
@@ -181,7 +176,7 @@ def test_values_are_static_and_equal_by_content(tiny):
 @pytest.mark.parametrize(
     ("shape", "layer", "words"),
     [
-        ((12, 16, 3), "conv9_9", "conv9_9.*conv1_1"),
+        ((12, 16, 3), "conv9_9", "conv9_9.*image, conv1_1"),
         ((12, 16, 3), "relu5", "relu5"),
         ((12, 3, 3), "pool2", "3×12.*pool2.*4 a side"),
         ((12, 16), "conv1_1", r"\(height, width, 3\)"),
@@ -199,7 +194,7 @@ def test_what_the_network_cannot_take_is_said(tiny, params, shape, layer, words)
     [("zero", "conv2_1", 2), ("reflect", "conv2_1", 4), ("reflect", "pool2", 4)],
 )
 def test_smallest_image_is_really_enough(tiny, params, padding, layer, size):
-    network = dataclasses.replace(tiny, padding=padding)
+    network = dataclasses.replace(tiny, padding_mode=padding)
     maps = features(network, params, jnp.ones((size, size + 1, 3)), layer)
     assert min(maps[layer].shape) > 0
     with pytest.raises(UserError, match="too small"):
@@ -212,11 +207,11 @@ def test_layers_are_named_once_and_at_least_one(tiny, names):
         tiny.canonical_names(names)
 
 
-def test_unknown_pooling_and_padding_are_refused():
+def test_unknown_words_are_refused():
     with pytest.raises(UserError, match="median"):
         dataclasses.replace(VGG19, pooling="median")
     with pytest.raises(UserError, match="mirror"):
-        dataclasses.replace(VGG19, padding="mirror")
+        dataclasses.replace(VGG19, padding_mode="mirror")
     with pytest.raises(UserError, match="GBR"):
         dataclasses.replace(VGG19, channel_order="GBR")
 

@@ -11,7 +11,8 @@ import scipy.special
 
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import SHIPPED_RECIPES, load_recipe
-from randviz.networks import network as networks
+from randviz.networks.network import IMAGENET_MEAN
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import candidate_key, sample_weights, weight_shapes
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import UserError
@@ -40,12 +41,12 @@ def test_there_and_back(signed):
     assert parse_recipe(line) == signed == parse_recipe(f"  {line}\n")
     other = dataclasses.replace(signed, input_offset=64.0, padding="reflect", bias_scale=0.0)
     assert parse_recipe(format_recipe(other)) == other
-    mean = dataclasses.replace(signed, input_offset=networks.IMAGENET_MEAN)
+    mean = dataclasses.replace(signed, input_offset=IMAGENET_MEAN)
     assert parse_recipe(format_recipe(mean)) == mean and "input_offset=mean" in format_recipe(mean)
 
 
 def test_a_recipe_of_all_layers_is_short():
-    shapes = weight_shapes(networks.VGG19, "fc8")
+    shapes = weight_shapes(VGG19, "fc8")
     full = dataclasses.replace(RECIPE, draws=(9999,) * len(shapes), last_layer="fc8")
     assert len(format_recipe(dataclasses.replace(full, check="0" * 16))) < 1000
 
@@ -55,7 +56,7 @@ def test_the_weights_are_those_of_the_draws(signed):
     params = signed.sample(key)
     assert list(params) == ["conv1_1", "conv1_2", "conv2_1"]
     for layer, draw in zip(params, signed.draws, strict=True):
-        alone = sample_weights(key, networks.VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25)
+        alone = sample_weights(key, VGG19, layer, draw=draw, scale=0.015, bias_scale=0.25)
         np.testing.assert_array_equal(params[layer]["kernel"], alone["kernel"])
         np.testing.assert_array_equal(params[layer]["bias"], alone["bias"])
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from test_networks import TINY_ALEXNET
 
-import randviz as rv
-from randviz.networks.network import VGG19, features
-from randviz.networks.rescaling import (
+from randviz.networks.activations import (
     mean_activations,
     normalize_activations,
     rescale_filters,
-    rescale_weights,
 )
+from randviz.networks.layers import Conv
+from randviz.networks.network import Network, features
+from randviz.networks.rescaling import rescale_weights
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.types import UserError
 
@@ -30,7 +31,7 @@ def square():
     return jax.random.uniform(jax.random.key(3), (12, 12, 3))
 
 
-def test_gauge_changes_features_by_exact_powers_of_two(tiny):
+def test_rescaling_changes_features_by_exact_powers_of_two(tiny):
     params = random_weights(jax.random.key(7), tiny, bias_scale=0.2, last_layer="fc8")
     image = jax.random.uniform(jax.random.key(3), (12, 12, 3))
     before = features(tiny, params, image, tiny.layer_names)
@@ -40,7 +41,7 @@ def test_gauge_changes_features_by_exact_powers_of_two(tiny):
         np.testing.assert_array_equal(after[layer], before[layer] * 2.0 ** int(exponents[layer]))
 
 
-def test_gauge_brings_vgg19_near_one_at_any_scale():
+def test_rescaling_brings_vgg19_near_one_at_any_scale():
     image = jax.random.uniform(jax.random.key(3), (32, 32, 3))
     network = VGG19.with_offset(0.0)
     for scale in (1e-4, 0.015, 3.0):
@@ -51,14 +52,14 @@ def test_gauge_brings_vgg19_near_one_at_any_scale():
             assert 0.1 < float(jnp.sqrt(jnp.mean(x**2))) < 4
 
 
-def test_gauge_leaves_out_what_is_deeper_and_survives_zero_weights(tiny, params):
+def test_rescaling_leaves_out_what_is_deeper_and_survives_zero_weights(tiny, params):
     silent = {**params, "conv1_1": jax.tree.map(jnp.zeros_like, params["conv1_1"])}
     normalized, _ = rescale_weights(tiny, silent, "conv1_2")
     assert list(normalized) == ["conv1_1", "conv1_2"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(normalized))
 
 
-def test_gauge_leaves_alone_what_response_normalisation_would_notice():
+def test_rescaling_leaves_alone_what_response_normalisation_would_notice():
     network = TINY_ALEXNET.with_offset(0.0)
     params = random_weights(jax.random.key(7), network, scale=0.5, bias_scale=0.2, last_layer="fc6")
     image = jax.random.uniform(jax.random.key(3), (33, 33, 3))
@@ -107,7 +108,7 @@ def test_normalised_filters_have_a_mean_activation_of_one(tiny, biased, pooling)
 
 
 def test_a_filter_that_hardly_ever_answers_stays_small():
-    network = rv.Network("sparse", (rv.networks.Conv("conv1", 2),), input_offset=0.0)
+    network = Network("sparse", (Conv("conv1", 2),), input_offset=0.0)
     image = jnp.zeros((40, 40, 3)).at[:, :, 1].set(0.5).at[7, 9, 0].set(1 / 255)
     kernel = jnp.zeros((3, 3, 3, 2)).at[1, 1, 0, 0].set(1e-6).at[1, 1, 1, 1].set(1.0)
     params = {"conv1": {"kernel": kernel, "bias": jnp.zeros(2)}}
@@ -129,9 +130,9 @@ def test_normalising_changes_no_score_and_forgets_earlier_scales(tiny, biased, s
 
 
 def test_grouped_filters_undo_their_own_groups_scales():
-    network = rv.Network("groups", TINY_ALEXNET.layers[3:5], input_offset=0.0)
+    network = Network("groups", TINY_ALEXNET.layers[3:5], input_offset=0.0)
     network = dataclasses.replace(
-        network, layers=(rv.networks.Conv("conv1", 6), dataclasses.replace(network.layers[0]))
+        network, layers=(Conv("conv1", 6), dataclasses.replace(network.layers[0]))
     )
     params = random_weights(jax.random.key(5), network, scale=0.1, last_layer="conv2")
     image = jax.random.uniform(jax.random.key(3), (12, 16, 3))

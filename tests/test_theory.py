@@ -10,7 +10,10 @@ import pytest
 
 from randviz.experiments import theory_panel
 from randviz.networks import conv
-from randviz.networks.network import ALEXNET, CAFFENET, VGG19, Conv, Network, Pool, features
+from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.layers import Conv, Pool
+from randviz.networks.network import Network, features
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives import losses
 from randviz.tasks import theory

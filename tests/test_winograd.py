@@ -1,5 +1,7 @@
 """Winograd's convolution against the direct one, in float64, at sizes that leave every rest."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 from test_conv import convolve_by_taps
 
 from randviz.networks import winograd
-from randviz.networks.conv import choose_method, convolve
-from randviz.networks.network import VGG19, features
+from randviz.networks.conv import choose_method, convolve, platform_of
+from randviz.networks.network import features
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 
 rng = np.random.default_rng(3)
@@ -27,22 +30,22 @@ def relative_error(found, expected):
     ("height", "width", "inputs", "outputs"),
     [(1, 1, 2, 3), (2, 7, 3, 5), (5, 4, 4, 4), (8, 11, 6, 2), (13, 10, 40, 40), (67, 129, 64, 64)],
 )
-@pytest.mark.parametrize("border", [0, 1, 2])
-def test_error_is_below_1e_5(height, width, inputs, outputs, border):
-    if min(height, width) + 2 * border < 3:
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_error_is_below_1e_5(height, width, inputs, outputs, padding):
+    if min(height, width) + 2 * padding < 3:
         return
     x, kernel = draw(height, width, inputs), draw(3, 3, inputs, outputs)
-    found = winograd.correlate(x, winograd.transform_kernel(kernel), border)
+    found = winograd.correlate(x, winograd.transform_kernel(kernel), padding)
     exact = convolve_by_taps(
-        np.asarray(x, np.float64), np.asarray(kernel, np.float64), border=border
+        np.asarray(x, np.float64), np.asarray(kernel, np.float64), padding=padding
     )
     assert found.shape == exact.shape
     assert relative_error(found, exact) < 1e-5
     # Also for what layers see after a ReLU, where values share a sign.
     x = jnp.abs(x)
-    found = winograd.correlate(x, winograd.transform_kernel(kernel), border)
+    found = winograd.correlate(x, winograd.transform_kernel(kernel), padding)
     exact = convolve_by_taps(
-        np.asarray(x, np.float64), np.asarray(kernel, np.float64), border=border
+        np.asarray(x, np.float64), np.asarray(kernel, np.float64), padding=padding
     )
     assert relative_error(found, exact) < 1e-5
 
@@ -108,13 +111,29 @@ def test_features_and_gradient_of_vgg19_agree_however_computed():
         assert relative_error(other_gradient, gradient) < 2e-5
 
 
-def test_the_method_is_chosen_by_size_channels_and_word():
+def test_the_method_is_chosen_by_size_channels_word_and_platform():
+    choose = functools.partial(choose_method, platform="cpu")
     large, wide, first = (64, 64, 128), (3, 3, 128, 128), (3, 3, 3, 64)
-    assert choose_method(large, wide) == "winograd"
-    assert choose_method((4, 4, 128), wide) == "direct"
-    assert choose_method((4, 4, 128), wide, convolution="winograd") == "winograd"
-    assert choose_method(large, wide, convolution="direct") == "direct"
-    assert choose_method((64, 64, 3), first) == "taps"
-    assert choose_method(large, wide, stride=2, convolution="winograd") == "direct"
-    assert choose_method(large, wide, groups=2, convolution="winograd") == "direct"
-    assert choose_method(large, (5, 5, 128, 128), convolution="winograd") == "direct"
+    assert choose(large, wide) == "winograd"
+    assert choose((4, 4, 128), wide) == "direct"
+    assert choose((4, 4, 128), wide, convolution="winograd") == "winograd"
+    assert choose(large, wide, convolution="direct") == "direct"
+    assert choose((64, 64, 3), first) == "taps"
+    assert choose(large, wide, stride=2, convolution="winograd") == "direct"
+    assert choose(large, wide, groups=2, convolution="winograd") == "direct"
+    assert choose(large, (5, 5, 128, 128), convolution="winograd") == "direct"
+    assert choose(large, wide, platform="gpu") == "direct"
+    assert choose(large, wide, platform="gpu", convolution="winograd") == "winograd"
+
+
+def test_the_platform_is_that_of_the_first_array_or_the_default_device():
+    class Elsewhere:
+        platform = "gpu"
+
+    assert platform_of({"a": 3.0, "b": jnp.ones(2)}) == "cpu"
+    assert platform_of(None) == jax.default_backend()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert platform_of(None) == "cpu"
+    found = []
+    jax.jit(lambda x: found.append(platform_of(x)))(jnp.ones(2))
+    assert found == [jax.default_backend()]

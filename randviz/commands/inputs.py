@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.host.images import crop_square, load_image, resize_image
+from randviz.networks.gaussian import GENERATOR, split_key
 from randviz.networks.network import Network
-from randviz.search.recipe import GENERATOR
 from randviz.types import Image, Key, UserError
 
 LARGEST_SIDE = 2**14  # pixels
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 def make_keys(seed: int) -> tuple[Key, Key]:
     """The keys of a command: of the weights and of the noise."""
     # Named, because bits of another generator would be another network under the same seed.
-    return tuple(jax.random.split(jax.random.key(seed, impl=GENERATOR)))
+    return tuple(split_key(jax.random.key(seed, impl=GENERATOR)))
 
 
 def make_statistics_key(seed: int) -> Key:

@@ -11,10 +11,11 @@ from randviz.commands.inputs import load_picture, make_keys
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.host.images import SAMPLES
 from randviz.host.settings import PRECISIONS, CommandSettings, setting
-from randviz.networks import network as networks
 from randviz.networks.activations import normalize_activations
-from randviz.networks.conv import CONVOLUTIONS, PADDINGS, POOLINGS
-from randviz.networks.network import Dense, Network, ResponseNorm
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES
+from randviz.networks.layers import ACTIVATIONS, POOLINGS, Dense, ResponseNorm
+from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import Params, UserError
@@ -29,7 +30,7 @@ class NetworkSettings(CommandSettings):
 
     network: str = setting(
         "vgg19",
-        f"An architecture ({', '.join(networks.NETWORKS)}) with random weights; or a network chosen"
+        f"An architecture ({', '.join(NETWORKS)}) with random weights; or a network chosen"
         f" before: {', '.join(SHIPPED_RECIPES)}, a file with a recipe, or the recipe itself.",
     )
     trained_weights: str = setting(
@@ -56,7 +57,7 @@ class NetworkSettings(CommandSettings):
         upper_bound=2**32 - 1,
     )
     scale: float = setting(
-        networks.PAPER_SCALE,
+        PAPER_SCALE,
         "σ, the standard deviation of the random weights. Without biases it is a choice of units:"
         " the picture is the same.",
         lower_bound=1e-5,
@@ -67,7 +68,8 @@ class NetworkSettings(CommandSettings):
     )
     pooling: str = setting(
         "auto",
-        "How windows are pooled; auto is avg for VGG-19 and max for AlexNet.",
+        "How windows are pooled, or stride for strided convolutions in their place; auto is max for"
+        " AlexNet and avg for the others.",
         choices=("auto", *POOLINGS),
     )
     precision: str = setting(
@@ -83,7 +85,14 @@ class NetworkSettings(CommandSettings):
         choices=CONVOLUTIONS,
     )
     padding: str = setting(
-        "zero", "What lies beyond the border of a convolution.", choices=tuple(PADDINGS)
+        "auto",
+        "What lies beyond the edge of a convolution; auto is zero for all but random_filters.",
+        choices=("auto", *PADDING_MODES),
+    )
+    activation: str = setting(
+        "auto",
+        "The function after each convolution; auto is relu for all but random_filters.",
+        choices=("auto", *ACTIVATIONS),
     )
     input_offset: str = setting(
         "auto",
@@ -142,10 +151,17 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
       UserError: for an unknown network, a bad recipe, a flag that the recipe decides, or an input
         offset that is neither a word nor a number.
     """
-    if settings.network not in networks.NETWORKS:
+    if settings.network not in NETWORKS:
         recipe = load_recipe(settings.network)
         _refuse_decided(
-            settings, "the recipe", "scale", "bias_scale", "pooling", "padding", "input_offset"
+            settings,
+            "the recipe",
+            "scale",
+            "bias_scale",
+            "pooling",
+            "padding",
+            "activation",
+            "input_offset",
         )
         return Choice(
             label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
@@ -153,7 +169,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
             sample=lambda last_layer: _sample_from(recipe, last_layer),
             metadata={"weights": "recipe", "recipe": format_recipe(recipe)},
         )
-    network = _apply_flags(networks.NETWORKS[settings.network], settings)
+    network = _apply_flags(NETWORKS[settings.network], settings)
     weights_key, _ = make_keys(settings.seed)
 
     def sample(last_layer: str) -> Params:
@@ -176,7 +192,7 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         it, for a flag that has no meaning for trained weights, or a picture to normalise on that
         cannot be read.
     """
-    if settings.network not in networks.NETWORKS:
+    if settings.network not in NETWORKS:
         raise UserError(
             "--trained_weights goes with an architecture, and"
             f" --network={settings.network[:60]} is a recipe; leave one of them out."
@@ -184,7 +200,7 @@ def choose_trained(settings: NetworkSettings) -> Choice:
     _refuse_decided(settings, "the file of trained weights", "scale", "bias_scale")
     checkpoint = load_checkpoint(
         settings.trained_weights,
-        networks.NETWORKS[settings.network],
+        NETWORKS[settings.network],
         input_convention=settings.input_convention,
     )
     network = _apply_flags(checkpoint.network, settings)
@@ -231,10 +247,13 @@ def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
 
 def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
     """The network with the conventions that the flags ask for; auto leaves its own."""
-    pooling = network.pooling if settings.pooling == "auto" else settings.pooling
-    network = dataclasses.replace(
-        network, pooling=pooling, padding=settings.padding, convolution=settings.convolution
-    )
+    asked = {
+        "pooling": settings.pooling,
+        "padding_mode": settings.padding,
+        "activation": settings.activation,
+    }
+    changed = {name: word for name, word in asked.items() if word != "auto"}
+    network = dataclasses.replace(network, **changed, convolution=settings.convolution)
     if settings.input_offset == "auto":
         return network
     return dataclasses.replace(network, input_offset=read_offset(settings.input_offset))
@@ -254,7 +273,7 @@ def read_offset(words: str) -> float | tuple[float, float, float]:
       UserError: if it is neither mean nor a finite number.
     """
     if words == "mean":
-        return networks.IMAGENET_MEAN
+        return IMAGENET_MEAN
     try:
         offset = float(words)
     except ValueError:
@@ -282,7 +301,7 @@ def load_recipe(source: str) -> Recipe:
         try:
             text = pathlib.Path(source).read_text()
         except (OSError, ValueError):
-            known = ", ".join((*networks.NETWORKS, *SHIPPED_RECIPES))
+            known = ", ".join((*NETWORKS, *SHIPPED_RECIPES))
             raise UserError(
                 f"--network={source} is neither a network ({known}) nor a file with a recipe."
             ) from None

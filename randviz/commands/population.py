@@ -41,8 +41,9 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Row, Rows
 from randviz.host.runs import Stopped, format_seconds, write_record
 from randviz.host.settings import list_values, run_command, setting
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import NETWORKS, Network
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.search.population import (
     AXIS,

@@ -22,8 +22,8 @@ from randviz.host.images import replace_atomically
 from randviz.host.quality import compare_images
 from randviz.host.records import Row, Rows
 from randviz.host.settings import list_values, run_command, setting
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import NETWORKS
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.search.recipe import Recipe, format_recipe
 from randviz.search.selection import LayerChoice, select_layer

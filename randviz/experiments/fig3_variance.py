@@ -38,8 +38,8 @@ from randviz.host.charts import format_table, plot_boxes
 from randviz.host.images import replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import setting
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
-from randviz.networks.network import NETWORKS
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.search.population import summarize
 from randviz.search.selection import select_weights

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.commands.inputs import make_keys
-from randviz.networks.network import VGG19, features
+from randviz.networks.network import features
 from randviz.networks.rescaling import rescale_weights
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.losses import mean_gram
 from randviz.tasks.texture import INPUT_OFFSET, LAYERS

@@ -28,8 +28,9 @@ from randviz.host.charts import format_markdown
 from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
-from randviz.networks.network import VGG19, features
+from randviz.networks.network import features
 from randviz.networks.rescaling import rescale_weights
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives import losses
 from randviz.tasks.inversion import Inversion

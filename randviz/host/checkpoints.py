@@ -1,7 +1,7 @@
 """Files of trained weights → a network with their input convention, and its params.
 
 Nothing is downloaded and no code in a file is run. Which tensor belongs to which layer follows
-from the network's layers, so every network whose layers are named as VGG's can be read.
+from the network's layers, so every network whose layers are named as VGG's or ResNet's can be read.
 """
 
 import dataclasses
@@ -18,13 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.host.images import explain_failure
-from randviz.host.tensor_files import read_tensors
-from randviz.networks import network as networks
-from randviz.networks.network import Conv, Dense, Network, Pool, ResponseNorm
+from randviz.host.tensor_files import SUFFIXES, read_tensors
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.layers import Block, Conv, Dense, Layer, Pool, ResponseNorm, walk_layers
+from randviz.networks.network import IMAGENET_MEAN, Network
+from randviz.networks.weights import weight_shapes
 from randviz.types import Params, UserError
 
-_MEAN = {"input_offset": networks.IMAGENET_MEAN, "input_scale": 1.0}
-# What trained networks expect of their input, as fields of `networks.Network`.
+_MEAN = {"input_offset": IMAGENET_MEAN, "input_scale": 1.0}
+# What trained networks expect of their input, as fields of `Network`.
 INPUT_CONVENTIONS = {
     "caffe": {**_MEAN, "channel_order": "BGR"},
     "torch": {
@@ -111,6 +113,8 @@ def _hash_file(file):
 def _read_file(file, network):
     """Returns the scheme, the file's own mean, params, and the positions that fc6 has a side."""
     contents = read_tensors(file)
+    if _has(network, Block):
+        contents = contents._replace(tensors=_fold_batch_norms(file, contents.tensors))
     schemes = _SCHEMES.get(Path(file).suffix.lower(), _NAMED)
     scheme = _recognize(file, network, contents.tensors, schemes)
     found = _check_names(file, network, contents.tensors, scheme)
@@ -141,27 +145,66 @@ class _Scheme(NamedTuple):
         }
 
 
-def _with_weights(network, kind=Conv | Dense):
-    return [layer for layer in network.layers if isinstance(layer, kind)]
+def _with_weights(network, kind=Layer):
+    layers = walk_layers(network.layers)
+    return [layer for layer in layers if layer.has_weights and isinstance(layer, kind)]
 
 
 def _name_plainly(network):
     return {layer.name: layer.name for layer in _with_weights(network)}
 
 
+def _has(network, kind):
+    return any(isinstance(layer, kind) for layer in network.layers)
+
+
+def _is_vgg(network):
+    return all(re.fullmatch(r"conv\d+_\d+", conv.name) for conv in _with_weights(network, Conv))
+
+
 def _name_as_keras(network):
+    if not _is_vgg(network):
+        return {}
     convs = [layer.name for layer in _with_weights(network, Conv)]
     stems = {name: re.sub(r"conv(\d+)_(\d+)", r"block\1_conv\2", name) for name in convs}
     return stems | _name_dense(network, "fc{1}", "predictions")
 
 
+def _name_as_keras3(network):
+    """Keras 3 numbers the layers of a kind, from 0, which it does not write."""
+    if not _is_vgg(network):
+        return {}
+    names = {"conv2d": _with_weights(network, Conv), "dense": _with_weights(network, Dense)}
+    return {
+        layer.name: f"layers/{word}_{number}/vars" if number else f"layers/{word}/vars"
+        for word, layers in names.items()
+        for number, layer in enumerate(layers)
+    }
+
+
 def _name_as_torch(network, hidden="classifier.{0}", last="classifier.{0}"):
+    if _has(network, Block):
+        return _name_as_torch_resnet(network)
+    if not _is_vgg(network):
+        return {}
     stems, place = {}, 0
     for layer in network.layers:
         if isinstance(layer, Conv):
             stems[layer.name] = f"features.{place}"
         place += 1 + isinstance(layer, Conv)  # the ReLU is a place of its own
     return stems | _name_dense(network, hidden, last)
+
+
+def _name_as_torch_resnet(network):
+    stems = {}
+    for layer in _with_weights(network):
+        stem = layer.name
+        parts = re.fullmatch(r"stage(\d+)_block(\d+)_(\w+)", layer.name)
+        if parts:
+            part = "downsample.0" if parts[3] == "shortcut" else parts[3]
+            stem = f"layer{parts[1]}.{int(parts[2]) - 1}.{part}"
+        stems[layer.name] = stem
+    return stems
 
 
 def _name_dense(network, hidden, last):
@@ -174,10 +217,14 @@ def _name_dense(network, hidden, last):
 
 _LAYER_NAMES = {
     "Keras": _name_as_keras,
+    "Keras 3": _name_as_keras3,
     "torchvision": _name_as_torch,
     "timm": functools.partial(_name_as_torch, hidden="pre_logits.fc{1}", last="head.fc"),
 }
-_HDF5 = (_Scheme("Keras", "caffe", "HWIO", ("/kernel", "/bias")),)
+_HDF5 = (
+    _Scheme("Keras", "caffe", "HWIO", ("/kernel", "/bias")),
+    _Scheme("Keras 3", "caffe", "HWIO", ("/0", "/1")),
+)
 _NAMED = (
     _Scheme("torchvision", "torch", None, (".weight", ".bias")),
     _Scheme("timm", "torch", None, (".weight", ".bias")),
@@ -191,10 +238,6 @@ _MAT = (
     _Scheme("MatConvNet", "matconvnet", "HWIO", (".filters", ".biases")),
 )
 _SCHEMES = {".h5": _HDF5, ".hdf5": _HDF5, ".mat": _MAT}  # the others' names are one another's
-_VGG16 = dataclasses.replace(
-    networks.VGG19,
-    layers=tuple(layer for layer in networks.VGG19.layers if not layer.name.endswith("_4")),
-)
 
 
 def _find(slots, tensors):
@@ -208,15 +251,17 @@ def _find(slots, tensors):
 
 
 def _recognize(file, network, tensors, schemes):
-    if not all("_" in conv.name for conv in _with_weights(network, Conv)):
-        # AlexNet: Keras has none, and torchvision's is another architecture.
-        schemes = [scheme for scheme in schemes if scheme.words not in _LAYER_NAMES]
+    # AlexNet: Keras has none, and torchvision's is another architecture.
+    schemes = [scheme for scheme in schemes if scheme.slots(network)]
     scores = {scheme: len(_find(scheme.slots(network), tensors)) for scheme in schemes}
     if any(scores.values()):
         return max(scores, key=scores.get)
     first = next(iter(tensors), "")
     found = f"begins with {first!r}" if tensors else "is empty"
-    if not schemes or first.removeprefix("module.").startswith("features."):
+    if not schemes:
+        kinds = ", ".join(suffix for suffix in SUFFIXES if suffix not in _SCHEMES)
+        remedy = f"files of this kind have none, so give a file of another one ({kinds})"
+    elif _has(network, ResponseNorm) and first.removeprefix("module.").startswith("features."):
         remedy = f"the {network.name} here is Caffe's, so give a file made from that"
     else:
         examples = dict.fromkeys(repr(next(iter(scheme.slots(network)))) for scheme in schemes)
@@ -235,8 +280,9 @@ def _check_names(file, network, tensors, scheme):
     dense = {layer.name for layer in _with_weights(network, Dense)}
     optional = set() if dense & {layer for layer, _ in found} else dense
     remedy = f"give a whole file of {network.name}"
-    if _looks_like_vgg16(network, tensors, scheme):
-        remedy = f"the file looks like VGG-16, so {remedy}"
+    other = _find_other_network(network, tensors, scheme)
+    if other:
+        remedy = f"the file looks like {other}, so use that network or {remedy}"
     elif any(name.endswith("running_mean") for name in tensors):
         remedy = f"the file is of a network with batch normalisation, so {remedy}"
     for key, (layer, part) in slots.items():
@@ -254,15 +300,52 @@ def _check_names(file, network, tensors, scheme):
     return found
 
 
-def _looks_like_vgg16(network, tensors, scheme):
-    found = _find(scheme.slots(_VGG16), tensors)
-    convs = {layer.name for layer in _with_weights(_VGG16, Conv)}
+def _find_other_network(network, tensors, scheme):
+    """The name of another network that has all of the file's kernels, None if there is none."""
     kernels = {name for name, tensor in tensors.items() if tensor.ndim == 4}
-    return (
-        convs != {layer.name for layer in _with_weights(network, Conv)}
-        and convs <= {layer for layer, _ in found}
-        and kernels <= set(found.values())
-    )
+    own = {layer.name for layer in _with_weights(network, Conv)}
+    for other in NETWORKS.values():
+        found = _find(scheme.slots(other), tensors)
+        convs = {layer.name for layer in _with_weights(other, Conv)}
+        fits = convs <= {layer for layer, _ in found} and kernels <= set(found.values())
+        if convs != own and fits:
+            return other.name
+    return None
+
+
+# What follows a convolution, by its name: PyTorch's convention for residual networks.
+_NORMS = ((r"bn(\d+)$", r"conv\1"), (r"downsample\.1$", "downsample.0"))
+_NORM_EPSILON = 1e-5
+
+
+def _fold_batch_norms(file, tensors):
+    """Multiplies batch normalisation into the convolutions; the scores' layer is left out.
+
+    γ (W x - mean) / √(variance + ε) + β is a convolution with another kernel and a bias.
+    """
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    for norm in [n.removesuffix(".running_var") for n in tensors if n.endswith(".running_var")]:
+        conv = norm
+        for pattern, replacement in _NORMS:
+            conv = re.sub(pattern, replacement, conv)
+        values = []
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            if f"{norm}.{part}" not in tensors:
+                raise UserError(f"{file} has no '{norm}.{part}'; give a whole file.")
+            values.append(np.asarray(tensors.pop(f"{norm}.{part}"), np.float64))
+        kernel = tensors.get(f"{conv}.weight")
+        if kernel is None or any(value.shape != kernel.shape[:1] for value in values):
+            raise UserError(
+                f"{file}: the batch normalisation {norm!r} does not fit '{conv}.weight'; give a"
+                " file of this architecture."
+            )
+        gamma, beta, mean, variance = values
+        with np.errstate(invalid="ignore", divide="ignore"):  # reported as not finite later
+            factor = gamma / np.sqrt(variance + _NORM_EPSILON)
+        tensors[f"{conv}.weight"] = kernel * factor[:, None, None, None]
+        tensors[f"{conv}.bias"] = beta - mean * factor
+    return tensors
 
 
 def _order_of(network):
@@ -273,7 +356,7 @@ def _order_of(network):
 def _check_order(file, network, order):
     """AlexNet's and CaffeNet's weights have the same shapes; only the order tells them apart."""
     if order and order != _order_of(network):
-        same_order = [net for net in networks.NETWORKS.values() if _order_of(net) == order]
+        same_order = [net for net in NETWORKS.values() if _order_of(net) == order]
         fitting = [n.name for n in same_order if _name_plainly(n) == _name_plainly(network)]
         raise UserError(
             f"{file} is not of {network.name}: its layers between convolutions are"
@@ -289,18 +372,20 @@ def _tell_axes(network, tensors, found):
     """Such files are saved by all kinds of people; the first convolution tells their order."""
     first = _with_weights(network, Conv)[0]
     kernel = tensors[found[first.name, "kernel"]]
-    return "HWIO" if kernel.shape == (first.size, first.size, 3, first.channels) else "OIHW"
+    ours = (first.kernel_size, first.kernel_size, 3, first.channels)
+    return "HWIO" if kernel.shape == ours else "OIHW"
 
 
 def _convert(file, network, tensors, found, axes):
     """Returns params and how many positions a side the first dense layer sees, None without it."""
     params, channels, first_side = {}, 3, None
+    shapes = weight_shapes(network, network.last_convolutional())
     for layer in _with_weights(network):
         if (layer.name, "kernel") not in found:
             break  # the file ends before the dense layers
         kernel, bias = (found[layer.name, part] for part in ("kernel", "bias"))
         if isinstance(layer, Conv):
-            window = (layer.size, layer.size, channels // layer.groups)
+            window = shapes[layer.name]["kernel"][:3]
         else:
             side = 1 if first_side else _count_side(file, kernel, tensors[kernel], layer, channels)
             first_side = first_side or side

@@ -65,8 +65,9 @@ def _read_hdf5(file):
             tensors[item.name.strip("/")] = np.asarray(item[()])
 
     with h5py.File(file, "r") as opened:
-        # Whole models keep the optimiser's tensors, of the same names, beside this group.
-        opened.get("model_weights", opened).visititems(read)
+        # Whole models keep the optimiser's tensors beside these groups; the second is Keras 3's.
+        groups = [opened[name] for name in ("model_weights", "layers") if name in opened]
+        (groups[0] if groups else opened).visititems(read)
     return Contents(tensors)
 
 

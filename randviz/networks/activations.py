@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from randviz.networks.layers import Conv, ResponseNorm
+from randviz.networks.layers import Conv, walk_layers
 from randviz.networks.network import Network, features
 from randviz.types import Array, Image, Params, UserError
 
@@ -41,7 +41,8 @@ def _average_activations(network, params, images, last_layer):
     if not images:
         raise UserError("no image is given to average activations over; give at least one.")
     last_layer = last_layer or network.last_convolutional()
-    layers = tuple(layer.name for layer in network.up_to(last_layer) if isinstance(layer, Conv))
+    path = walk_layers(network.up_to(last_layer))
+    layers = tuple(layer.name for layer in path if isinstance(layer, Conv))
     sums = [_sum_activations(network, params, image, layers) for image in images]
     totals = jax.tree.map(lambda *leaves: sum(leaves), *sums)
     return {
@@ -66,7 +67,7 @@ def rescale_filters(network: Network, params: Params, scales: Mapping[str, Array
     divided by its scales, and those of all other layers stay as they are.
 
     Args:
-      network: the architecture, without response normalisation.
+      network: the architecture, all of whose layers are in a row and `rescalable`.
       params: its weights.
       scales: {layer: [C]}, positive; other layers keep their activations.
 
@@ -74,15 +75,17 @@ def rescale_filters(network: Network, params: Params, scales: Mapping[str, Array
       The rescaled weights, of the same layers.
 
     Raises:
-      UserError: for a network with response normalisation, which does not commute.
+      UserError: for a network that does not commute: with response normalisation, skip
+        connections, parallel layers or an activation that is not homogeneous.
     """
+    if not network.rescalable:
+        raise UserError(
+            f"the filters of {network.name} cannot be rescaled, because its response normalisation,"
+            " skip connections, parallel layers or activation would notice; leave its weights as"
+            " they are."
+        )
     rescaled, incoming = {}, jnp.ones(3)
-    for layer in network.layers:
-        if isinstance(layer, ResponseNorm):
-            raise UserError(
-                f"the filters of {network.name} cannot be rescaled, because its response"
-                " normalisation would notice; leave its weights as they are."
-            )
+    for layer in walk_layers(network.layers):
         if layer.name not in params:
             continue
         kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from randviz.networks import winograd
+from randviz.networks.bilinear import define_bilinear
 from randviz.types import Array
 
 CONVOLUTIONS = ("auto", "direct", "winograd")
-PADDINGS = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
+PADDING_MODES = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
 POOLINGS = ("avg", "max")
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -42,6 +43,24 @@ def adjoint_kernel(kernel: Array, *, groups: int = 1) -> Array:
     return swapped.reshape(size, size, outputs // groups, groups * inputs)
 
 
+def platform_of(tree: Any) -> str:
+    """Says where the arrays of a pytree are, and so where they will be computed on.
+
+    Args:
+      tree: any; its first array that is not traced counts.
+
+    Returns:
+      A word such as "cpu" or "gpu"; that of JAX's default device where there is no such array.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            return next(iter(leaf.devices())).platform
+    default = jax.config.jax_default_device
+    if default is None:
+        return jax.default_backend()
+    return default if isinstance(default, str) else default.platform
+
+
 def choose_method(
     x_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
@@ -49,14 +68,16 @@ def choose_method(
     stride: int = 1,
     groups: int = 1,
     convolution: str = "auto",
+    platform: str,
 ) -> str:
-    """Says how a convolution is best computed on the machine that JAX computes on.
+    """Says how a convolution is best computed.
 
     Args:
       x_shape: (h, w, C_in) of the feature map.
       kernel_shape: (s, s, C_in / groups, C_out).
       stride, groups: as in `convolve`.
       convolution: "direct"; "winograd", wherever it is possible; "auto", where it is faster.
+      platform: where it is computed, such as "cpu" or "gpu"; from `platform_of`.
 
     Returns:
       "direct"; "winograd"; or "taps", one matrix product for all taps where there are few channels
@@ -68,7 +89,7 @@ def choose_method(
     if convolution == "winograd":
         return "winograd"
     # GPUs have fast algorithms of their own.
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return "direct"
     # XLA:CPU computes the gradient of VGG-19's first layer, 64 channels to 3, some four times
     # slower than the few numbers ask for.
@@ -108,58 +129,78 @@ def convolve(
     x: Array,
     kernel: Array,
     *,
-    border: int | None = None,
+    padding: int | None = None,
     stride: int = 1,
     groups: int = 1,
-    padding: str = "zero",
+    padding_mode: str = "zero",
     convolution: str = "auto",
     prepared: Mapping[str, Any] | None = None,
+    platform: str | None = None,
 ) -> Array:
     """Convolves a feature map with square kernels.
 
     Args:
       x: [h, w, C_in].
       kernel: [s, s, C_in / groups, C_out]; correlated as it stands, as deep learning does.
-      border: how far the padding reaches beyond each edge; by default s // 2, with which an odd s
-        and stride 1 keep height and width.
+      padding: positions added beyond each edge; by default s // 2, with which an odd s and stride
+        1 keep height and width.
       stride: positions from one output to the next.
       groups: in how many parts, blind to each other, the channels are divided.
-      padding: what lies beyond the edge: "zero", "reflect" or "periodic".
+      padding_mode: what lies beyond the edge: "zero", "reflect" or "periodic".
       convolution: how it is computed, see `choose_method`; results differ by rounding only.
       prepared: `prepare_kernel` of the kernel, if it is known already. One that was prepared for
-        another method is left aside.
+        another method is not used.
+      platform: where it is computed, see `choose_method`; by default on JAX's default device.
 
     Returns:
-      [(h + 2 border - s) // stride + 1, the same of w, C_out].
+      [(h + 2 padding - s) // stride + 1, the same of w, C_out].
 
     References:
       He, Wang, Hopcroft (2016), section 2: VGG-19's 3×3 convolutions, zero-padded.
-      Differs: the paddings other than zero, which leave no mark of the border in the features.
+      Differs: the padding modes other than zero, which leave no trace of the edge in the features.
     """
-    border = kernel.shape[0] // 2 if border is None else border
+    padding = kernel.shape[0] // 2 if padding is None else padding
     method = choose_method(
-        x.shape, kernel.shape, stride=stride, groups=groups, convolution=convolution
+        x.shape,
+        kernel.shape,
+        stride=stride,
+        groups=groups,
+        convolution=convolution,
+        platform=platform_of(None) if platform is None else platform,
     )
     if prepared is None or ("winograd" in prepared) != (method == "winograd"):
         prepared = prepare_kernel(kernel, method=method, shape=x.shape[:2], groups=groups)
-    if padding != "zero" and border:
-        # Differs from the paper: it has zeros only.
-        x = jnp.pad(x, ((border, border), (border, border), (0, 0)), mode=PADDINGS[padding])
-        border = 0
-    return _correlate(x, kernel, dict(prepared), border, stride, groups, method)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _correlate(x, kernel, prepared, border, stride, groups, method):
-    """Correlates x, padded with `border` zeros on each side, with the kernel."""
     if method == "winograd":
-        return winograd.correlate(x, prepared["winograd"], border)
+        forms = (prepared["winograd"], prepared["winograd_adjoint"])
+    else:
+        forms = (kernel, prepared["adjoint"])
+    if padding_mode != "zero" and padding:
+        # Differs from the paper: it has zeros only.
+        x = jnp.pad(x, ((padding,) * 2,) * 2 + ((0, 0),), mode=PADDING_MODES[padding_mode])
+        padding = 0
+    return _correlate(
+        x,
+        kernel,
+        forms,
+        pads=((padding, padding),) * 2,
+        stride=stride,
+        spread=1,
+        groups=groups,
+        method=method,
+    )
+
+
+def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method):
+    own, _ = prepared
+    if method == "winograd":
+        return winograd.correlate(x, own, pads[0][0])
     if method == "taps":
-        return _sum_taps(x, kernel, border)
-    return _apply(x, kernel, ((border, border),) * 2, stride=stride, groups=groups)
+        return _sum_taps(x, own, pads[0][0])
+    return _apply(x, own, pads=pads, stride=stride, spread=spread, groups=groups)
 
 
-def _apply(x, kernel, pads, *, stride=1, spread=1, groups=1):
+def _apply(x, kernel, *, pads, stride, spread, groups, method="direct"):
+    """Correlates by one operation of XLA, whichever the method."""
     return lax.conv_general_dilated(
         x[None],
         kernel,
@@ -171,10 +212,10 @@ def _apply(x, kernel, pads, *, stride=1, spread=1, groups=1):
     )[0]
 
 
-def _sum_taps(x, kernel, border):
+def _sum_taps(x, kernel, padding):
     """One matrix product for all taps of a 3×3 kernel, before or after they are shifted."""
     size, _, inputs, outputs = kernel.shape
-    x = jnp.pad(x, ((border, border), (border, border), (0, 0)))
+    x = jnp.pad(x, ((padding, padding), (padding, padding), (0, 0)))
     height, width = (side - size + 1 for side in x.shape[:2])
     shifts = [(i, j) for i in range(size) for j in range(size)]
     if inputs < outputs:
@@ -187,39 +228,29 @@ def _sum_taps(x, kernel, border):
     return sum(products[i : i + height, j : j + width, i, j] for i, j in shifts)
 
 
-def _correlate_forward(x, kernel, prepared, *options):
-    return _correlate(x, kernel, prepared, *options), (x, kernel, prepared)
+def _transpose(cotangent, kernel, prepared, *, shape, pads, stride, spread, groups, method):
+    own, adjoint = prepared
+    size = kernel.shape[0]
+    # What was skipped between outputs is zeros now; the last window may have left a rest.
+    pads = tuple(
+        (size - 1 - before, (side - 1) * spread - (count - 1) * stride + before)
+        for (before, _), side, count in zip(pads, shape, cotangent.shape, strict=False)
+    )
+    return _correlate(
+        cotangent,
+        # Only for this gradient's own gradient: otherwise nobody reads it and XLA removes it.
+        adjoint_kernel(kernel, groups=groups),
+        (adjoint, own),
+        pads=pads,
+        stride=spread,
+        spread=stride,
+        groups=groups,
+        method=method,
+    )
 
 
-def _correlate_backward(border, stride, groups, method, residuals, cotangent):
-    x, kernel, prepared = residuals
-    before = kernel.shape[0] - 1 - border
-    if method == "winograd":
-        turned = {
-            "winograd": prepared["winograd_adjoint"],
-            "winograd_adjoint": prepared["winograd"],
-        }
-        adjoint = adjoint_kernel(kernel, groups=groups)  # only for this gradient's own gradient
-        x_gradient = _correlate(cotangent, adjoint, turned, before, stride, groups, method)
-    elif stride == 1:
-        adjoint, turned = prepared["adjoint"], {"adjoint": kernel}
-        x_gradient = _correlate(cotangent, adjoint, turned, before, stride, groups, method)
-    else:
-        # What was skipped between outputs is zeros now; the last window may have left a rest.
-        ends = [
-            side - (count - 1) * stride - 1 + border
-            for side, count in zip(x.shape[:2], cotangent.shape[:2], strict=True)
-        ]
-        pads = [(before, after) for after in ends]
-        x_gradient = _apply(cotangent, prepared["adjoint"], pads, spread=stride, groups=groups)
-    # In a descent on an image nobody asks for the kernel's gradient and XLA removes it.
-    pads = ((border, border),) * 2
-    of_kernel = lambda kernel: _apply(x, kernel, pads, stride=stride, groups=groups)
-    (kernel_gradient,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
-    return x_gradient, kernel_gradient, jax.tree.map(jnp.zeros_like, prepared)
-
-
-_correlate.defvjp(_correlate_forward, _correlate_backward)
+# Of x and kernel; prepared are the two forms, of the kernel and its adjoint, that `_compute` reads.
+_correlate = define_bilinear("correlate", compute=_compute, reference=_apply, transpose=_transpose)
 
 
 def pool(x: Array, *, pooling: str = "avg", size: int = 2, stride: int = 2) -> Array:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
-from randviz.types import Array, Image, Key
+from randviz.types import Array, Image, Key, UserError
 
+GENERATOR = "threefry2x32"  # JAX's default one, but named, so that a setting cannot change it
 _BLOCK = 1024  # numbers a key: part of the algorithm, another value draws other numbers
 
 
@@ -25,6 +26,45 @@ def _quantiles() -> np.ndarray:
     """The 2^16 quantiles of N(0, 1/2) in the middle of equal probabilities, as float32."""
     middles = (np.arange(2**16) + 0.5) / 2**16
     return (ndtri(middles) / np.sqrt(2)).astype(np.float32)
+
+
+def as_key(key: Key) -> Key:
+    """Checks a key, and makes a typed one of an old-style one.
+
+    Args:
+      key: one Threefry key, from `jax.random.key` or `jax.random.PRNGKey`.
+
+    Returns:
+      The typed key with the same bits.
+
+    Raises:
+      UserError: if it is not a key, not a single one, or one of another generator.
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if shape == () and str(jax.random.key_impl(key)) == GENERATOR:
+            return key
+    elif dtype == jnp.uint32 and shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key), impl=GENERATOR)
+    described = type(key).__name__ if dtype is None else f"{dtype}{list(shape)}"
+    raise UserError(
+        f"{described} is not a single {GENERATOR} key; make one with"
+        f' jax.random.key(seed, impl="{GENERATOR}").'
+    )
+
+
+def split_key(key: Key, num: int = 2) -> Key:
+    """Splits a key as `jax.random.split` does by default, under any `jax_threefry_partitionable`.
+
+    Args:
+      key: a Threefry key, consumed.
+      num: how many keys are wanted.
+
+    Returns:
+      [num] keys.
+    """
+    with jax.threefry_partitionable(True):
+        return jax.random.split(key, num)
 
 
 def sample_gaussians(keys: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
@@ -47,7 +87,9 @@ def sample_gaussians(keys: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array
     which_key = np.repeat(np.arange(len(blocks)), blocks)
     which_block = np.concatenate([np.arange(count) for count in blocks])
     block_keys = jax.vmap(jax.random.fold_in)(keys[which_key], which_block)
-    bits = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK,), jnp.uint32))(block_keys)
+    # By default in JAX since 0.5; the other setting would make other numbers of the same key.
+    with jax.threefry_partitionable(True):
+        bits = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK,), jnp.uint32))(block_keys)
     table = jnp.asarray(_quantiles())
     numbers = (table[bits >> 16] + table[bits & 0xFFFF]).reshape(-1)
     starts = np.cumsum([0, *blocks]) * _BLOCK
@@ -59,14 +101,7 @@ def sample_gaussians(keys: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array
 
 def sample_gaussian(key: Key, shape: tuple[int, ...]) -> Array:
     """Draws one array from N(0, 1), as `sample_gaussians` does."""
-    return sample_gaussians(key[None], [shape])[0]
-
-
-def as_key(key: Key) -> Key:
-    """Takes a key of the old style, raw uint32 numbers, as a typed one."""
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key, impl="threefry2x32")
+    return sample_gaussians(as_key(key)[None], [shape])[0]
 
 
 def sample_noise_image(
@@ -75,7 +110,7 @@ def sample_noise_image(
     """Draws the white noise that a descent starts from.
 
     Args:
-      key: consumed.
+      key: consumed; as in `as_key`.
       shape: (H, W).
       std: standard deviation of every pixel value, image in [0, 1]; 10 / 255 is ten grey levels.
       mean: of every pixel value, one number or one for each of R, G, B.
@@ -83,7 +118,11 @@ def sample_noise_image(
     Returns:
       [H, W, 3], not clipped.
 
+    Raises:
+      UserError: as `as_key`.
+
     References:
       He, Wang, Hopcroft (2016), section 2: "We initialize the pre_image with white noise".
     """
-    return mean + std * sample_gaussian(key, (*shape, 3))
+    numbers = sample_gaussian(key, (*shape, 3))
+    return jnp.asarray(mean, jnp.float32) + jnp.asarray(std, jnp.float32) * numbers

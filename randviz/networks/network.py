@@ -12,21 +12,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from randviz.networks.conv import (
-    CONVOLUTIONS,
-    PADDINGS,
-    POOLINGS,
-    convolve,
-    normalize_response,
-    pool,
-)
+from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES, platform_of
 from randviz.networks.extractor import Extractor, LayerNames
-from randviz.networks.layers import Conv, Dense, Layer, Pool, ResponseNorm
+from randviz.networks.layers import ACTIVATIONS, POOLINGS, Layer, Scope, walk_layers
 from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
 from randviz.types import Array, Features, Image, Params, UserError
 
+IMAGE_LAYER = "image"  # of every network: the input itself
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
+INITIALIZATIONS = ("auto", "normal", "he", "unit_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,53 +30,75 @@ class Network(LayerNames):
 
     Attributes:
       name: for people and files.
-      layers: in forward order.
+      layers: in forward order. Beside them every network has a layer `image`, the input itself.
       fc_image_size: height and width, in pixels, that the fully connected layers need.
-      pooling: "avg" or "max".
-      padding: what lies beyond the border of every convolution: "zero", "reflect" or "periodic".
+      pooling: "avg", "max" or "stride", see `layers.Pool`.
+      padding_mode: what lies beyond the edge of every convolution: "zero", "reflect" or "periodic".
+      activation: "relu", "leaky_relu", "elu", "gelu" or "none".
+      initialization: how `weights.random_weights` draws kernels: "normal", "he", "unit_norm", or
+        "auto", which is "normal" where `rescale_weights` can bring features to order one
+        afterwards, and "he" elsewhere.
       input_offset: subtracted from pixel values in 0 to 255 before the first layer, one number or
         one for each of R, G, B; None leaves the choice to the task (and is 0 outside a task).
       input_scale: what the difference is multiplied by, likewise one number or three.
       channel_order: "RGB" or "BGR", in which the first layer gets the colours.
       convolution: how convolutions are computed, "auto", "direct" or "winograd" (see
         `conv.choose_method`): a matter of speed and rounding only.
+      aliases: pairs of another name and the layer that it means.
 
     Raises:
-      UserError: if pooling, padding, channel_order or convolution is none of the words above.
+      UserError: if pooling, padding_mode, activation, initialization, channel_order or convolution
+        is none of the words above.
     """
 
     name: str
     layers: tuple[Layer, ...]
     fc_image_size: int | None = None
     pooling: str = "avg"
-    padding: str = "zero"
+    padding_mode: str = "zero"
+    activation: str = "relu"
+    initialization: str = "auto"
     input_offset: float | tuple[float, float, float] | None = None
     input_scale: float | tuple[float, float, float] = 1.0
     channel_order: str = "RGB"
     convolution: str = "auto"
+    aliases: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
-        if self.pooling not in POOLINGS:
-            raise UserError(f"pooling {self.pooling!r} is unknown; use {' or '.join(POOLINGS)}.")
-        if self.padding not in PADDINGS:
-            raise UserError(f"padding {self.padding!r} is unknown; use {', '.join(PADDINGS)}.")
-        if self.channel_order not in ("RGB", "BGR"):
-            raise UserError(f"channel order {self.channel_order!r} is unknown; use RGB or BGR.")
-        if self.convolution not in CONVOLUTIONS:
-            words = ", ".join(CONVOLUTIONS)
-            raise UserError(f"convolution {self.convolution!r} is unknown; use {words}.")
+        known = {
+            "pooling": POOLINGS,
+            "padding_mode": PADDING_MODES,
+            "activation": ACTIVATIONS,
+            "initialization": INITIALIZATIONS,
+            "channel_order": ("RGB", "BGR"),
+            "convolution": CONVOLUTIONS,
+        }
+        for field, words in known.items():
+            if getattr(self, field) not in words:
+                raise UserError(
+                    f"{field.replace('_', ' ')} {getattr(self, field)!r} is unknown; use"
+                    f" {', '.join(words)}."
+                )
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        return tuple(layer.name for layer in self.layers)
+        return (IMAGE_LAYER, *(layer.name for layer in walk_layers(self.layers)))
+
+    @property
+    def rescalable(self) -> bool:
+        """Whether factors of kernels are but factors of features, see `rescale_weights`."""
+        homogeneous = ACTIVATIONS[self.activation].homogeneous
+        return homogeneous and all(layer.rescalable for layer in self.layers)
 
     def canonical_name(self, layer: str) -> str:
-        """The layer's name in this network: `relu4_1` means `conv4_1`.
+        """The layer's name in this network: `relu4_1` means `conv4_1`, and aliases are resolved.
 
         Raises:
           UserError: if the network has no such layer.
         """
-        return super().canonical_name("conv" + layer[4:] if layer.startswith("relu") else layer)
+        other = dict(self.aliases).get(layer, layer)
+        other = "conv" + other[4:] if other.startswith("relu") else other
+        return super().canonical_name(other if other in self.layer_names else layer)
 
     def with_offset(self, input_offset: float | tuple[float, float, float]) -> "Network":
         """This network with an input offset, unless it has one already."""
@@ -98,11 +115,20 @@ class Network(LayerNames):
 
     def last_convolutional(self) -> str:
         """The last layer before the fully connected ones."""
-        return next(layer.name for layer in reversed(self.layers) if not isinstance(layer, Dense))
+        return next(layer.name for layer in reversed(self.layers) if not layer.needs_fixed_size)
 
     def up_to(self, layer: str) -> tuple[Layer, ...]:
-        """The layers in forward order down to and including the one named."""
-        return self.layers[: self.layer_names.index(self.canonical_name(layer)) + 1]
+        """The layers in forward order down to and including the one named, or the one it is in."""
+        layer = self.canonical_name(layer)
+        if layer == IMAGE_LAYER:
+            return ()
+        for count, step in enumerate(self.layers, 1):
+            if any(inner.name == layer for inner in walk_layers((step,))):
+                return self.layers[:count]
+
+    def weighted_layers(self, last_layer: str) -> tuple[Layer, ...]:
+        """The layers with weights in forward order down to one, those inside others included."""
+        return tuple(layer for layer in walk_layers(self.up_to(last_layer)) if layer.has_weights)
 
     def smallest_side(self, layer: str, positions: int = 1) -> int:
         """The smallest image that reaches a layer.
@@ -117,10 +143,8 @@ class Network(LayerNames):
         """
         side = positions
         for step in reversed(self.up_to(layer)):
-            if isinstance(step, Conv | Pool):
-                side = (side - 1) * step.stride + step.size - 2 * step.border
-                # Reflecting one pixel beyond the border needs two within it.
-                side = max(side, 1 + step.border * (self.padding == "reflect"))
+            if not step.needs_fixed_size:
+                side = step.input_side(side, padding_mode=self.padding_mode)
         return side
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
@@ -144,7 +168,7 @@ class Network(LayerNames):
                 f"the image is {width}×{height} pixels, too small for layer {layer!r}, which needs"
                 f" {smallest} a side; take a larger image or a shallower layer."
             )
-        if isinstance(path[-1], Dense) and {height, width} != {self.fc_image_size}:
+        if path and path[-1].needs_fixed_size and {height, width} != {self.fc_image_size}:
             raise UserError(
                 f"the image is {width}×{height} pixels, but layer {layer!r} is fully connected and"
                 f" needs exactly {self.fc_image_size}×{self.fc_image_size}; cut out a square and"
@@ -161,8 +185,8 @@ class Network(LayerNames):
         Raises:
           UserError: naming the first layer that lacks them.
         """
-        for layer in self.up_to(last_layer):
-            if isinstance(layer, Conv | Dense) and layer.name not in params:
+        for layer in self.weighted_layers(last_layer):
+            if layer.name not in params:
                 raise UserError(
                     f"the weights end before layer {layer.name!r}, which {last_layer!r} needs; draw"
                     f" or load them down to there."
@@ -174,49 +198,7 @@ class Network(LayerNames):
         Args:
           params: {layer: {"kernel": ..., "bias": ...}}, down to the deepest layer wanted.
         """
-        return BoundNetwork(params, {}, self)
-
-
-def _vgg19_layers():
-    for block, (depth, channels) in enumerate(((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)), 1):
-        for index in range(1, depth + 1):
-            yield Conv(f"conv{block}_{index}", channels)
-        yield Pool(f"pool{block}")
-    yield Dense("fc6", 4096)
-    yield Dense("fc7", 4096)
-    yield Dense("fc8", 1000, rectified=False)
-
-
-def _alexnet_layers(order):
-    for step in order.split():
-        yield {
-            "conv1": Conv("conv1", 96, size=11, border=0, stride=4),
-            "conv2": Conv("conv2", 256, size=5, border=2, groups=2),
-            "conv3": Conv("conv3", 384),
-            "conv4": Conv("conv4", 384, groups=2),
-            "conv5": Conv("conv5", 256, groups=2),
-        }.get(step) or (Pool(step, size=3) if step.startswith("pool") else ResponseNorm(step))
-    yield Dense("fc6", 4096)
-    yield Dense("fc7", 4096)
-    yield Dense("fc8", 1000, rectified=False)
-
-
-VGG19 = Network("vgg19", tuple(_vgg19_layers()), fc_image_size=256)
-# Krizhevsky, Sutskever, Hinton (2012), section 3: windows of 3 at stride 2, in two groups.
-# Differs: the normalisation's constants are Caffe's, whose weights are the ones that people have.
-ALEXNET = Network(
-    "alexnet",
-    tuple(_alexnet_layers("conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5")),
-    fc_image_size=227,
-    pooling="max",
-)
-# Caffe's reference network, which Mahendran and Vedaldi (2015) inverted, normalises after pooling.
-CAFFENET = dataclasses.replace(
-    ALEXNET,
-    name="caffenet",
-    layers=tuple(_alexnet_layers("conv1 pool1 norm1 conv2 pool2 norm2 conv3 conv4 conv5 pool5")),
-)
-NETWORKS = {network.name: network for network in (VGG19, ALEXNET, CAFFENET)}
+        return BoundNetwork(params, {}, self, platform_of(params))
 
 
 class Weights(nn.Module):
@@ -226,8 +208,8 @@ class Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array, Mapping[str, Array] | None]:
-        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape)
-        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
+        kernel = self.param("kernel", nn.initializers.normal(PAPER_SCALE), self.shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:], jnp.float32)
         return kernel, bias, self.get_variable("prepared", "kernel")
 
 
@@ -241,6 +223,7 @@ class FeatureExtractor(nn.Module):
 
     network: Network
     layers: tuple[str, ...]
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, image: Image) -> Features:
@@ -248,36 +231,10 @@ class FeatureExtractor(nn.Module):
         offset = jnp.asarray(self.network.input_offset or 0.0, jnp.float32)
         x = (255 * image - offset) * jnp.asarray(self.network.input_scale, jnp.float32)
         x = x if self.network.channel_order == "RGB" else x[..., ::-1]
-        features = {}
-        for layer in self.network.up_to(deepest):
-            if isinstance(layer, Conv):
-                channels = x.shape[-1] // layer.groups
-                shape = (layer.size, layer.size, channels, layer.channels)
-                kernel, bias, prepared = Weights(shape, name=layer.name)()
-                maps = convolve(
-                    x,
-                    kernel,
-                    border=layer.border,
-                    stride=layer.stride,
-                    groups=layer.groups,
-                    padding=self.network.padding,
-                    convolution=self.network.convolution,
-                    prepared=prepared,
-                )
-                x = nn.relu(maps + bias)
-            elif isinstance(layer, Pool):
-                x = pool(x, pooling=self.network.pooling, size=layer.size, stride=layer.stride)
-            elif isinstance(layer, ResponseNorm):
-                x = normalize_response(
-                    x, size=layer.size, bias=layer.bias, slope=layer.slope, power=layer.power
-                )
-            else:
-                kernel, bias, _ = Weights((x.size, layer.channels), name=layer.name)()
-                x = (x.reshape(-1) @ kernel + bias)[None, None]
-                x = nn.relu(x) if layer.rectified else x
-            if layer.name in self.layers:
-                features[layer.name] = x
-        return features
+        read = lambda layer, shape: Weights(shape, name=layer)()
+        scope = Scope(self.network, read, self.layers, {IMAGE_LAYER: image}, self.platform)
+        scope.run(self.network.up_to(deepest), x)
+        return scope.features
 
 
 @struct.dataclass
@@ -289,11 +246,14 @@ class BoundNetwork(Extractor):
       prepared: {layer: {"kernel": ...}}, what `conv.prepare_kernel` made of the kernels; a layer
         that is missing is prepared anew in each evaluation.
       network: the architecture; static.
+      platform: where the weights were when they were bound, such as "cpu", on which it depends how
+        convolutions are best computed; static.
     """
 
     params: Params
     prepared: Mapping[str, Mapping[str, Any]]
     network: Network = struct.field(pytree_node=False)
+    platform: str | None = struct.field(pytree_node=False, default=None)
 
     @property
     def name(self) -> str:
@@ -308,10 +268,10 @@ class BoundNetwork(Extractor):
         return self.network.canonical_name(layer)
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
-        """See `Extractor.compute`; after the ReLU, and dense layers as [1, 1, C]."""
+        """See `Extractor.compute`; after the activation, and dense layers as [1, 1, C]."""
         self.network.check_weights(self.params, layers[-1])
         variables = {"params": self.params, "prepared": self.prepared}
-        return FeatureExtractor(self.network, layers).apply(variables, image)
+        return FeatureExtractor(self.network, layers, self.platform).apply(variables, image)
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `Network.check_image`."""
@@ -336,7 +296,9 @@ class BoundNetwork(Extractor):
         params = self.params
         if rescale:
             params, _ = rescale_weights(self.network, params, layers[-1])
-        prepared = prepare_kernels(self.network, params, layers[-1], shape=shape)
+        prepared = prepare_kernels(
+            self.network, params, layers[-1], shape=shape, platform=self.platform
+        )
         return self.replace(params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":
@@ -346,7 +308,7 @@ class BoundNetwork(Extractor):
     def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
         """See `Extractor.scale_exponents`."""
         found, exponent = {}, 0
-        for layer in self.network.layers:
+        for layer in walk_layers(self.network.layers):
             if layer.name in prepared.params:
                 pair = self.params[layer.name]["kernel"], prepared.params[layer.name]["kernel"]
                 exponent += find_exponent(*pair)
@@ -357,7 +319,7 @@ class BoundNetwork(Extractor):
 def features(
     network: Network, params: Params, image: Image, layers: str | Sequence[str]
 ) -> Features:
-    """Computes the rectified features of an image at the layers named.
+    """Computes the features of an image at the layers named.
 
     Args:
       network: the architecture.
@@ -366,14 +328,15 @@ def features(
       layers: one name or several; `relu4_1` means `conv4_1`.
 
     Returns:
-      {layer: [h, w, C]} under the canonical names: after the ReLU, pooling layers after pooling,
-      fully connected ones as [1, 1, C], `fc8` unrectified.
+      {layer: [h, w, C]} under the canonical names: after the activation, pooling layers after
+      pooling, fully connected ones as [1, 1, C], `fc8` without activation.
 
     Raises:
       UserError: for an unknown layer, an image that does not reach it, or missing weights.
 
     Example:
       >>> import jax
+      >>> from randviz.networks.vgg import VGG19
       >>> from randviz.networks.weights import random_weights
       >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv2_1")
       >>> maps = features(VGG19, params, jnp.ones((12, 16, 3)), ("relu1_2", "pool1"))

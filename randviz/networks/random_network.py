@@ -6,6 +6,7 @@ from flax import struct
 from jax import lax
 
 from randviz.networks.extractor import Extractor
+from randviz.networks.gaussian import split_key
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.types import Array, Features, Image, Key
@@ -37,7 +38,7 @@ class RandomNetwork:
         Args:
           key: consumed.
         """
-        weights_key, shift_key = jax.random.split(key)
+        weights_key, shift_key = split_key(key)
         params = random_weights(
             weights_key,
             self.network,
@@ -48,7 +49,8 @@ class RandomNetwork:
         extractor = self.network.bind(params)
         if self.max_shift == 1:
             return extractor
-        shift = jax.random.randint(shift_key, (2,), 0, self.max_shift, jnp.int32)
+        with jax.threefry_partitionable(True):
+            shift = jax.random.randint(shift_key, (2,), 0, self.max_shift, jnp.int32)
         return Shifted(extractor, shift, self.max_shift)
 
 

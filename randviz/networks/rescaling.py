@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from randviz.networks.conv import choose_method, prepare_kernel
-from randviz.networks.layers import Conv, Dense, Pool, ResponseNorm
+from randviz.networks.conv import choose_method, platform_of, prepare_kernel
+from randviz.networks.layers import ACTIVATIONS, Conv, walk_layers, walk_sides
 from randviz.types import Array, Params
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def rescale_weights(
     ReLU and pooling commute with a positive factor, so multiplying a layer's kernel by c and every
     bias by the product of the c up to its layer multiplies the features by that product. At
     σ = 0.015 the layers' μ span 17 orders of magnitude; in He's scale all features are of order
-    one. The factors are powers of two, hence exact, and ω and μ undo them exactly. Local response
-    normalisation is not homogeneous: what comes before it is left as it is.
+    one. The factors are powers of two, hence exact, and ω and μ undo them exactly. What comes
+    before a layer that is not `rescalable` (response normalisation, a skip connection) is left as
+    it is, and so is every weight where the activation is not homogeneous.
 
     Args:
       network: the architecture.
@@ -41,13 +42,17 @@ def rescale_weights(
     Raises:
       UserError: for an unknown layer.
     """
+    activation = ACTIVATIONS[network.activation]
     path = network.up_to(last_layer)
-    norms = [index for index, layer in enumerate(path) if isinstance(layer, ResponseNorm)]
-    fixed = path[: norms[-1]] if norms else ()
-    names = [layer.name for layer in path if isinstance(layer, Conv | Dense)]
-    normalized = {layer.name: dict(params[layer.name]) for layer in fixed if layer.name in names}
-    exponents = dict.fromkeys((layer.name for layer in path), jnp.int32(0))
-    names = names[len(normalized) :]
+    fixed = [index for index, layer in enumerate(path, 1) if not layer.rescalable]
+    num_fixed = (fixed or [0])[-1] if activation.homogeneous else len(path)
+    names = [layer.name for layer in walk_layers(path[num_fixed:]) if layer.has_weights]
+    normalized = {
+        layer.name: dict(params[layer.name])
+        for layer in walk_layers(path[:num_fixed])
+        if layer.has_weights
+    }
+    exponents = dict.fromkeys(("image", *(layer.name for layer in walk_layers(path))), jnp.int32(0))
     if not names:
         return normalized, exponents
 
@@ -55,8 +60,9 @@ def rescale_weights(
     kernels = [params[name]["kernel"] for name in names]
     # He's scale, as the mean size of normal numbers: unlike the root of their mean square, it is a
     # single sum, soonest compiled, and bears very small weights.
-    wanted = np.array([(4 / np.pi * kernel.shape[-1] / kernel.size) ** 0.5 for kernel in kernels])
-    if not fixed:
+    square = 2 * activation.gain / np.pi
+    wanted = np.array([(square * kernel.shape[-1] / kernel.size) ** 0.5 for kernel in kernels])
+    if not num_fixed:
         wanted[0] /= 255 * np.mean(network.input_scale)  # pixels reach 255
     sizes = jnp.stack([jnp.mean(jnp.abs(kernel)) for kernel in kernels])
     ideal = jnp.where(sizes > 0, jnp.log2(wanted.astype(np.float32) / sizes), 0.0)
@@ -71,7 +77,7 @@ def rescale_weights(
             "bias": params[name]["bias"] * halves[0, index] * halves[1, index],
         }
     exponent = jnp.int32(0)
-    for layer in path:
+    for layer in walk_layers(path):
         if layer.name in names:
             exponent = sums[names.index(layer.name)]
         exponents[layer.name] = exponent
@@ -79,7 +85,12 @@ def rescale_weights(
 
 
 def prepare_kernels(
-    network: "Network", params: Params, last_layer: str, *, shape: tuple[int, int]
+    network: "Network",
+    params: Params,
+    last_layer: str,
+    *,
+    shape: tuple[int, int],
+    platform: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Computes once what many convolutions with the same kernels need of them.
 
@@ -89,12 +100,13 @@ def prepare_kernels(
       last_layer: the deepest layer wanted.
       shape: (H, W) of the image that will be evaluated, on which it depends how its convolutions
         are best computed. Images of other sizes are evaluated too, if more slowly.
+      platform: where they will be computed, such as "cpu"; by default where the weights are.
 
     Returns:
       {layer: {"kernel": what `conv.prepare_kernel` makes of it}} for all convolutions.
     """
-    prepared, sides = {}, shape
-    for layer in network.up_to(last_layer):
+    prepared = {}
+    for layer, sides in walk_sides(network.up_to(last_layer), shape):
         if isinstance(layer, Conv):
             kernel = params[layer.name]["kernel"]
             method = choose_method(
@@ -103,11 +115,10 @@ def prepare_kernels(
                 convolution=network.convolution,
                 stride=layer.stride,
                 groups=layer.groups,
+                platform=platform or platform_of(params),
             )
             ready = prepare_kernel(kernel, method=method, shape=tuple(sides), groups=layer.groups)
             prepared[layer.name] = {"kernel": ready}
-        if isinstance(layer, Conv | Pool):
-            sides = [(side + 2 * layer.border - layer.size) // layer.stride + 1 for side in sides]
     return prepared
 
 

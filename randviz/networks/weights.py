@@ -1,12 +1,15 @@
 """Random weights from keys: every layer of a network is drawn from a key of its own."""
 
 import functools
+import math
 import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from randviz.networks.gaussian import sample_gaussians
+from randviz.networks.gaussian import as_key, sample_gaussians, split_key
+from randviz.networks.layers import ACTIVATIONS, Block, Layer, walk_layers
 from randviz.networks.network import PAPER_SCALE, FeatureExtractor, Network
 from randviz.types import Array, Key, Params, UserError
 
@@ -26,7 +29,7 @@ def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tupl
     image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
     variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
     shapes = jax.tree.map(lambda leaf: leaf.shape, variables.get("params", {}))
-    return {step.name: shapes[step.name] for step in network.up_to(layer) if step.name in shapes}
+    return {step.name: shapes[step.name] for step in network.weighted_layers(layer)}
 
 
 @functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
@@ -39,13 +42,19 @@ def random_weights(
     last_layer: str | None = None,
     draws: tuple[int, ...] = (),
 ) -> Params:
-    """Draws every kernel from N(0, σ).
+    """Draws every kernel from N(0, σ), or as the network's `initialization` says.
+
+    "normal" is the paper's: one σ for all layers. "he" takes σ = √(gain / inputs) in each layer, so
+    that features are of order one through the depth: the gain is the activation's, the first layer
+    counts pixel values by the middle of their range, and the last convolution of a block with a
+    skip connection is divided by the root of the number of such blocks, or their sum would grow.
+    "unit_norm" scales each filter to norm 1. The last two are multiplied by scale / 0.015.
 
     Each layer has a key of its own, made from its name, so the weights of a shallower cut of the
     network are the first layers of a deeper one, bit for bit.
 
     Args:
-      key: one Threefry key for the whole network.
+      key: one Threefry key for the whole network, typed or old-style (see `gaussian.as_key`).
       network: the architecture.
       scale: σ, the standard deviation of the kernels.
       bias_scale: the standard deviation of the biases.
@@ -57,8 +66,11 @@ def random_weights(
     Returns:
       {layer: {"kernel": [s, s, C_in, C_out], "bias": [C_out]}}; dense kernels are [inputs, C].
 
+    Raises:
+      UserError: if the key is not a Threefry key.
+
     Example:
-      >>> from randviz.networks.network import VGG19
+      >>> from randviz.networks.vgg import VGG19
       >>> params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
       >>> params["conv1_2"]["kernel"].shape
       (3, 3, 64, 64)
@@ -66,17 +78,22 @@ def random_weights(
     References:
       He, Wang, Hopcroft (2016), section 2: N(0, σ), σ = 0.015. The paper does not mention biases;
       they are zero by default.
+      Differs: networks that are not VGG's may be drawn otherwise, see above. "he": He, Zhang, Ren,
+      Sun (2015), "Delving deep into rectifiers", section 2.2.
     """
     shapes = weight_shapes(network, last_layer or network.last_convolutional())
+    if not shapes:
+        return {}
     draws = draws + (0,) * (len(shapes) - len(draws))
     # All layers' keys at once: one by one, each would be compiled on its own, for over a second.
     names = jnp.array([_number_of(layer) for layer in shapes], jnp.uint32)
-    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(key, names, jnp.stack(draws[: len(shapes)]))
-    keys = jax.vmap(jax.random.split)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
+    draws = jnp.array(draws[: len(shapes)], jnp.uint32)
+    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(as_key(key), names, draws)
+    keys = jax.vmap(split_key)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
     sizes = [shape[name] for shape in shapes.values() for name in ("kernel", "bias")]
     numbers = sample_gaussians(keys, sizes)
     return {
-        layer: {"kernel": scale * kernel, "bias": bias_scale * bias}
+        layer: _scale(network, layer, kernel, bias, scale, bias_scale)
         for layer, kernel, bias in zip(shapes, numbers[::2], numbers[1::2], strict=True)
     }
 
@@ -102,20 +119,69 @@ def sample_weights(
       {"kernel": [s, s, C_in, C_out], "bias": [C_out]}; a dense kernel is [inputs, C].
 
     Raises:
-      UserError: if the layer has no weights.
+      UserError: if the layer has no weights, or the key is not a Threefry key.
     """
     layer = network.canonical_name(layer)
     shapes = weight_shapes(network, layer)
     if layer not in shapes:
         raise UserError(f"layer {layer!r} has no weights; name a convolution or an fc layer.")
-    keys = jax.random.split(candidate_key(key, layer, draw))
+    keys = split_key(candidate_key(key, layer, draw))
     kernel, bias = sample_gaussians(keys, [shapes[layer][name] for name in ("kernel", "bias")])
-    return {"kernel": scale * kernel, "bias": bias_scale * bias}
+    return _scale(network, layer, kernel, bias, scale, bias_scale)
+
+
+def _scale(network, layer, kernel, bias, scale, bias_scale) -> dict[str, Array]:
+    """Brings numbers of N(0, 1) to the scale of the network's initialization."""
+    # A float64 scale, which `jax_enable_x64` admits, must not make float64 weights.
+    scale, bias_scale = jnp.asarray(scale, jnp.float32), jnp.asarray(bias_scale, jnp.float32)
+    scaled = _scale_kernel(network, layer, kernel, scale)
+    return {"kernel": scaled.astype(jnp.float32), "bias": bias_scale * bias}
+
+
+def _scale_kernel(network: Network, layer: str, kernel: Array, scale: Array) -> Array:
+    initialization = network.initialization
+    if initialization == "auto":
+        initialization = "normal" if network.rescalable else "he"
+    if initialization == "normal":
+        return scale * kernel
+    # Differs from the paper: it has one σ for all layers.
+    scale = scale / PAPER_SCALE
+    if initialization == "unit_norm":
+        norms = jnp.sqrt(jnp.sum(jnp.square(kernel), axis=tuple(range(kernel.ndim - 1))))
+        return scale * kernel / norms
+    fan_in = kernel.size // kernel.shape[-1]
+    he_scale = math.sqrt(ACTIVATIONS[network.activation].gain / fan_in)
+    if layer in _find_first(network.layers):
+        he_scale /= 255 / 2 * np.mean(network.input_scale)
+    ends = _find_block_ends(network.layers)
+    if layer in ends:
+        he_scale /= math.sqrt(len(ends))
+    return scale * he_scale * kernel
+
+
+def _find_first(layers: tuple[Layer, ...]) -> set[str]:
+    """Names of the layers with weights whose input is the image."""
+    for index, layer in enumerate(layers):
+        if layer.has_weights:
+            return {layer.name}
+        if layer.branches:
+            rest = layers[index + 1 :]
+            return set().union(*(_find_first((*branch, *rest)) for branch in layer.branches))
+    return set()
+
+
+def _find_block_ends(layers: tuple[Layer, ...]) -> list[str]:
+    """Names of the last layers with weights in the bodies of blocks with a skip connection."""
+    return [
+        [inner.name for inner in walk_layers(block.body) if inner.has_weights][-1]
+        for block in walk_layers(layers)
+        if isinstance(block, Block) and block.shortcut is not None
+    ]
 
 
 def candidate_key(key: Key, layer: str, draw: int | Array) -> Key:
     """The key of one draw of a layer's weights: the network's key folded with name and number."""
-    return _fold(key, _number_of(layer), draw)
+    return _fold(as_key(key), _number_of(layer), draw)
 
 
 def _number_of(layer: str) -> int:

@@ -87,25 +87,25 @@ def transform_kernel(kernel: Array, parts: int = 1) -> tuple[Array, ...]:
 
 # Under jit so that layers of one shape are traced once, not each in each program.
 @functools.partial(jax.jit, static_argnums=(2,))
-def correlate(x: Array, transformed: Sequence[Array], border: int) -> Array:
+def correlate(x: Array, transformed: Sequence[Array], padding: int) -> Array:
     """Correlates a feature map, padded with zeros, with a 3×3 kernel.
 
     Args:
       x: [h, w, C_in].
       transformed: from `transform_kernel`.
-      border: how many zeros are put beyond each edge.
+      padding: how many zeros are put beyond each edge.
 
     Returns:
-      [h + 2 border - 2, the same of w, C_out].
+      [h + 2 padding - 2, the same of w, C_out].
     """
-    height, width = (side + 2 * border - 2 for side in x.shape[:2])
+    height, width = (side + 2 * padding - 2 for side in x.shape[:2])
     rows, columns = -(-height // _OUTPUTS), -(-width // _OUTPUTS)
     widest = max(x.shape[2], sum(part.shape[2] for part in transformed))
     strip = max(_STRIP // widest // columns, 1) if widest <= _NARROW else rows
     count = -(-rows // strip)
     strip = -(-rows // count)
     pads = [
-        (border, _OUTPUTS * tiles + 2 - side - border)
+        (padding, _OUTPUTS * tiles + 2 - side - padding)
         for side, tiles in zip(x.shape[:2], (count * strip, columns), strict=True)
     ]
     x = jnp.pad(x, (*pads, (0, 0)))
@@ -119,7 +119,7 @@ def correlate(x: Array, transformed: Sequence[Array], border: int) -> Array:
     if count <= 2:
         found = jnp.concatenate([correlate_strip(index) for index in range(count)])
     else:
-        found = lax.map(correlate_strip, jnp.arange(count))
+        found = lax.map(correlate_strip, jnp.arange(count, dtype=jnp.int32))
         found = found.reshape(-1, *found.shape[2:])
     return found[:height, :width]
 

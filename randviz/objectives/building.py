@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from randviz.networks.extractor import Extractor
+from randviz.networks.gaussian import split_key
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Term
 from randviz.objectives.statistics.base import Statistic
@@ -55,11 +56,13 @@ def make_terms(
     """
     once = extractor.for_one_evaluation()
     maps = [once(image, layers) for image in images]
-    keys = [None] * len(layers) if key is None else jax.random.split(key, len(layers))
-    statistics = {
-        layer: statistic.sample(layer_key, [found[layer] for found in maps])
-        for layer, layer_key in zip(layers, keys, strict=True)
-    }
+    keys = [None] * len(layers) if key is None else split_key(key, len(layers))
+    # By default in JAX; the other setting would draw other numbers from the same key.
+    with jax.threefry_partitionable(True):
+        statistics = {
+            layer: statistic.sample(layer_key, [found[layer] for found in maps])
+            for layer, layer_key in zip(layers, keys, strict=True)
+        }
     weights: Mapping[str, Array] = {layer: jnp.float32(1) for layer in layers}
     if weighting == "gradient":
         found = [

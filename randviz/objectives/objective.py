@@ -11,6 +11,7 @@ import jax
 from flax import struct
 
 from randviz.networks.extractor import Extractor
+from randviz.networks.gaussian import split_key
 from randviz.objectives.regularizers import AlphaNorm, TotalVariation
 from randviz.objectives.statistics.base import Statistic
 from randviz.types import Array, Image, Key
@@ -148,7 +149,7 @@ class Redrawn:
         Args:
           step: its number, from 0.
         """
-        network_key, statistic_key = jax.random.split(jax.random.fold_in(self.key, step))
+        network_key, statistic_key = split_key(jax.random.fold_in(self.key, step))
         extractor = self.source
         if not isinstance(extractor, Extractor):
             extractor = extractor.sample(network_key)

@@ -13,12 +13,13 @@ import hashlib
 import jax
 import numpy as np
 
-from randviz.networks.network import IMAGENET_MEAN, NETWORKS, Network
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.gaussian import GENERATOR
+from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import Key, Params, UserError
 
 FORMAT = "randviz-1"
-GENERATOR = "threefry2x32"
 GAUSSIAN = 1  # version of `gaussian.sample_gaussians`
 _LONGEST = 1000  # characters
 _OFFSETS = {"auto": None, "mean": IMAGENET_MEAN}  # the others are numbers
@@ -35,7 +36,8 @@ class Recipe:
       last_layer: the deepest layer it serves.
       scale: σ of the kernels.
       bias_scale: standard deviation of the biases.
-      pooling, padding: as in `networks.Network`.
+      pooling: as in `networks.Network`.
+      padding: its `padding_mode`, under the name that it has in the line.
       input_offset: likewise: a number, the ImageNet mean, or None.
       check: sixteen hexadecimal digits over the weights and all of the above.
     """
@@ -53,11 +55,14 @@ class Recipe:
 
     def as_network(self) -> Network:
         """The architecture with the recipe's conventions."""
-        return dataclasses.replace(
-            NETWORKS[self.network],
-            pooling=self.pooling,
-            padding=self.padding,
-            input_offset=self.input_offset,
+        network = dataclasses.replace(
+            NETWORKS[self.network], pooling=self.pooling, padding_mode=self.padding
+        )
+        # Without an offset in the recipe a network keeps its own.
+        return (
+            network
+            if self.input_offset is None
+            else dataclasses.replace(network, input_offset=self.input_offset)
         )
 
     def sample(self, key: Key) -> Params:

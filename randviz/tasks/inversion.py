@@ -13,7 +13,7 @@ from flax import struct
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor
-from randviz.networks.gaussian import as_key, sample_noise_image
+from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
 from randviz.objectives.regularizers import AlphaNorm, TotalVariation
@@ -142,7 +142,7 @@ def invert(
       Differs: the input offset (0 unless the network has one) and the noise (mid-grey, ten grey
       levels) are not stated in the paper.
     """
-    noise_key, draw_key = jax.random.split(as_key(key))
+    noise_key, draw_key = split_key(as_key(key))
     image = as_image(image)
     start = sample_noise_image(noise_key, first_shape(image.shape[:2], schedule), std=NOISE_STD)
     descent = Descent(Inversion(**options), extractor, (image,), draw_key, redraw)

@@ -10,7 +10,7 @@ from flax import struct
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
-from randviz.networks.gaussian import as_key, sample_noise_image
+from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
@@ -132,7 +132,7 @@ def _make(
     extractor = extractor.with_offset(task.input_offset)
     layers = extractor.canonical_names(tuple({*task.content_layers, *task.style_layers}))
     extractor = extractor.prepare(layers, shape, rescale=task.weighting != "none")
-    keys = [None] * 2 if key is None else jax.random.split(key)
+    keys = [None] * 2 if key is None else split_key(key)
     options = {"weighting": task.weighting, "gradient_reduction": task.gradient_reduction}
     content_terms = make_terms(
         extractor, [content], task.content_layers, task.content_statistic, key=keys[0], **options
@@ -144,7 +144,7 @@ def _make(
             extractor, styles, *compare, blend_weights=weights, key=keys[1], **options
         )
     else:
-        style_keys = [None] * len(styles) if key is None else jax.random.split(keys[1], len(styles))
+        style_keys = [None] * len(styles) if key is None else split_key(keys[1], len(styles))
         each = [
             make_terms(
                 extractor, [style], *compare, mask=mask, shape=shape, key=style_key, **options
@@ -207,7 +207,7 @@ def transfer(
     """
     if init not in ("content", "noise"):
         raise UserError(f"init {init!r} is unknown; use content or noise.")
-    noise_key, draw_key = jax.random.split(as_key(key))
+    noise_key, draw_key = split_key(as_key(key))
     start = content = as_image(content_image, "the content image")
     if init == "noise":
         start = sample_noise_image(

@@ -12,7 +12,7 @@ from flax import struct
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
-from randviz.networks.gaussian import as_key, sample_noise_image
+from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
@@ -132,7 +132,7 @@ def synthesize(
       Differs: the input offset (the ImageNet mean unless the network has one) and the noise
       (mid-grey, thirty grey levels) are not stated in the paper.
     """
-    noise_key, draw_key = jax.random.split(as_key(key))
+    noise_key, draw_key = split_key(as_key(key))
     image = as_image(image)
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
     start = sample_noise_image(noise_key, first_shape(shape, schedule), std=NOISE_STD)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from randviz.networks.network import PAPER_SCALE, Conv, Network, Pool
+from randviz.networks.layers import Conv, Pool
+from randviz.networks.network import PAPER_SCALE, Network
 from randviz.types import Image, UserError
 
 _LARGEST_PAIRS = 2**24  # pairs of positions: 64×64 pixels, 128 MiB for each covariance
@@ -79,7 +80,7 @@ def predict_layers(
         normalisation, fully connected layers, another input offset.
 
     Example:
-      >>> from randviz.networks.network import VGG19
+      >>> from randviz.networks.vgg import VGG19
       >>> found = predict_layers(VGG19, np.ones((8, 8, 3)), ("conv1_1",), scale=0.01)
       >>> round(found["conv1_1"].energy / (255**2 * 0.01**2 * 3 / 2 * (22 / 8) ** 2), 12)
       1.0

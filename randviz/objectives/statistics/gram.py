@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from randviz.networks.bilinear import define_bilinear
 from randviz.objectives.statistics.base import Statistic
 from randviz.types import Array
 
@@ -52,23 +53,31 @@ def gram_matrix(features: Array) -> Array:
     return _correlate_channels(features.reshape(-1, features.shape[-1]))
 
 
-# A rule of its own, because autodiff's makes two products of the size of the Gram matrix's, one for
-# each factor, and both come out with the channels first: on a CPU turning them takes longer.
-@jax.custom_vjp
+@jax.custom_jvp
 def _correlate_channels(columns: Array) -> Array:
     """[M, C] → [C, C], the product with its own transpose."""
     return lax.dot_general(columns, columns, (((0,), (0,)), ((), ())))
 
 
-def _correlate_channels_forward(columns):
-    return _correlate_channels(columns), columns
+# A rule of its own, because autodiff's makes two products of the size of the Gram matrix's, one for
+# each factor, and both come out with the channels first: on a CPU turning them takes longer.
+@_correlate_channels.defjvp
+def _differentiate_channels(primals, tangents):
+    (columns,), (tangent,) = primals, tangents
+    return _correlate_channels(columns), _correlate_symmetrically(tangent, columns)
 
 
-def _correlate_channels_backward(columns, cotangent):
-    return (columns @ (cotangent + cotangent.T),)
+def _symmetric_product(tangent, columns):
+    product = lax.dot_general(tangent, columns, (((0,), (0,)), ((), ())))
+    return product + product.T
 
 
-_correlate_channels.defvjp(_correlate_channels_forward, _correlate_channels_backward)
+_correlate_symmetrically = define_bilinear(
+    "correlate_symmetrically",
+    compute=lambda tangent, columns, _: _symmetric_product(tangent, columns),
+    reference=_symmetric_product,
+    transpose=lambda cotangent, columns, _, shape: columns @ (cotangent + cotangent.T),
+)
 
 
 def mean_gram(features: Array, mask: Array | None = None) -> Array:

@@ -1,0 +1,14 @@
+"""The networks that are known by name: a new architecture is entered here and nowhere else."""
+
+from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.filter_bank import FILTER_BANK, RANDOM_FILTERS
+from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
+from randviz.networks.vgg import VGG11, VGG13, VGG16, VGG19
+
+_ALL = (
+    *(VGG11, VGG13, VGG16, VGG19),
+    *(ALEXNET, CAFFENET),
+    *(RESNET18, RESNET50, RESNET18_PLAIN),
+    *(FILTER_BANK, RANDOM_FILTERS),
+)
+NETWORKS = {network.name: network for network in _ALL}
