@@ -108,9 +108,9 @@ def _compute_features(
     maps = {}
     for step in extractor.network.up_to(extractor.canonical_names(tuple(layers))[-1]):
         if step.name in weights:
-            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.border).relu()
+            x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.padding).relu()
         else:
-            x = torch.nn.functional.avg_pool2d(x, step.size, step.stride)
+            x = torch.nn.functional.avg_pool2d(x, step.window_size, step.stride)
         if step.name in layers:
             maps[step.name] = x
     return maps
