@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import speed
-from benchmarks import torch_reference
+from benchmarks import speed, torch_reference
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.style import Style
 from randviz.tasks.texture import Texture

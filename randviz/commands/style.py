@@ -18,7 +18,7 @@ from randviz.commands.descent import (
     make_start,
     run_task,
 )
-from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
+from randviz.commands.inputs import check_reach, load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
 from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
@@ -88,9 +88,9 @@ def run(settings: Settings) -> None:
     content_layers = network.canonical_names(settings.content_layers)
     style_layers = network.canonical_names(settings.style_layers)
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
-    network.check_image(content.image.shape, deepest)
+    check_reach(content, network, deepest)
     for painting in paintings:
-        network.check_image(painting.image.shape, style_layers[-1])
+        check_reach(painting, network, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
     statistics_key = make_statistics_key(settings.seed)
     choice = choice._replace(network=network)

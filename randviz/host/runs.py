@@ -93,7 +93,7 @@ def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.P
     Raises:
       UserError: if it cannot.
     """
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".randviz-probe"
