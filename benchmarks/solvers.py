@@ -23,7 +23,6 @@ import numpy as np
 import scipy.optimize
 from flax import struct
 
-from randviz import VGG19
 from randviz.commands.inputs import make_keys
 from randviz.descent import descent
 from randviz.descent.solver import Objective, Solver
@@ -32,6 +31,7 @@ from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
 from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.tasks import inversion, texture
 from randviz.tasks.inversion import Inversion

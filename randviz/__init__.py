@@ -38,11 +38,15 @@ from randviz.descent.schedule import Schedule, plan_schedule
 from randviz.descent.solver import Result, Solver, State, Trace
 from randviz.host.images import load_image, save_image
 from randviz.networks.activations import normalize_activations
+from randviz.networks.adapters import from_function, from_linen, from_nnx
 from randviz.networks.alexnet import ALEXNET, CAFFENET
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.extractor import Extractor
+from randviz.networks.filter_bank import FILTER_BANK, RANDOM_FILTERS, filter_bank, single_layer
 from randviz.networks.network import BoundNetwork, Network, features
 from randviz.networks.random_network import RandomNetwork
-from randviz.networks.vgg import VGG19
+from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
+from randviz.networks.vgg import VGG11, VGG13, VGG16, VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Objective, Redrawn
@@ -63,6 +67,15 @@ from randviz.types import UserError
 __all__ = [
     "ALEXNET",
     "CAFFENET",
+    "FILTER_BANK",
+    "NETWORKS",
+    "RANDOM_FILTERS",
+    "RESNET18",
+    "RESNET18_PLAIN",
+    "RESNET50",
+    "VGG11",
+    "VGG13",
+    "VGG16",
     "VGG19",
     "Adam",
     "BoundNetwork",
@@ -96,7 +109,11 @@ __all__ = [
     "alpha_norm",
     "content_loss",
     "features",
+    "filter_bank",
     "format_recipe",
+    "from_function",
+    "from_linen",
+    "from_nnx",
     "gram_matrix",
     "init",
     "invert",
@@ -113,6 +130,7 @@ __all__ = [
     "save_image",
     "select_layer",
     "select_weights",
+    "single_layer",
     "synthesize",
     "texture_loss",
     "total_variation",

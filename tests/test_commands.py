@@ -17,7 +17,7 @@ from randviz.__main__ import COMMANDS, main
 from randviz.commands import demo, descent, select
 from randviz.commands.network_choice import load_recipe
 from randviz.host.images import load_image
-from randviz.networks import network as networks
+from randviz.networks.catalog import NETWORKS
 from randviz.search.recipe import format_recipe
 from randviz.types import UserError
 
@@ -225,7 +225,7 @@ def test_transparency_is_said_and_recorded(tmp_path, capsys):
 
 
 def test_fully_connected_layers_invert_at_the_size_they_need(tmp_path, monkeypatch, tiny):
-    monkeypatch.setitem(networks.NETWORKS, "vgg19", tiny)
+    monkeypatch.setitem(NETWORKS, "vgg19", tiny)
     words = ["invert", "--image=astronaut", "--layer=fc6", "--image_size=12", "--num_steps=3"]
     assert main([*words, f"--out_dir={tmp_path}"]) == 0
     assert "fc6" in json.loads((tmp_path / "run.json").read_text())["layer_weights"]["content"]

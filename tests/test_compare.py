@@ -10,7 +10,7 @@ from randviz.__main__ import main
 from randviz.commands import compare
 from randviz.host.images import load_image
 from randviz.host.runs import Stopped
-from randviz.networks import network as networks
+from randviz.networks.catalog import NETWORKS
 
 SMALL = ["--network=tiny", "--image_size=24", "--num_steps=3"]
 COMPARE = ["compare", *SMALL, "--image=chelsea,coffee", "--layers=conv1_2,pool2"]
@@ -20,7 +20,7 @@ INVERT = ["invert", *SMALL, "--image=chelsea", "--layer=pool2"]
 @pytest.fixture(autouse=True)
 def only_tiny(monkeypatch, tiny):
     """The commands' architecture is the small one."""
-    monkeypatch.setitem(networks.NETWORKS, "tiny", tiny)
+    monkeypatch.setitem(NETWORKS, "tiny", tiny)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from benchmarks import solvers
 from randviz.experiments import claims
 from randviz.experiments.command import Experiment, run_experiment
 from randviz.host.settings import setting
@@ -101,16 +100,3 @@ def test_claims_are_written_with_their_verdicts(bench):
     assert run_experiment(experiment, [f"--out_dir={bench.folder}"], "Doc.") == 0
     (claim,) = json.loads((bench.folder / "claims.json").read_text())["claims"]
     assert claim["verdict"] == "supported" and claim["n"] == 7 and claim["effect"] == -6.0
-
-
-@pytest.mark.slow
-def test_solvers_end_with_a_json_line(tmp_path, capsys):
-    experiment = Experiment(
-        "solvers", solvers.Settings, solvers.cells, solvers.measure, solvers.draw
-    )
-    words = [f"--out_dir={tmp_path}", "--image_size=32", "--layer=conv2_2"]
-    assert run_experiment(experiment, words, solvers.__doc__) == 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last) == {"evaluations_per_step", "loss_vs_scipy"}
-    assert all(1 <= value <= 1.25 for value in last["evaluations_per_step"].values())
-    assert (tmp_path / "curves.png").exists()

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from randviz.descent import lbfgs
+from randviz.descent.descent import minimize
 from randviz.experiments import all as every
 from randviz.experiments.all import FIGURES, SCALES
 from randviz.experiments.figure import TRAINED, load, make_inversion
@@ -81,7 +81,7 @@ def test_the_first_point_of_a_curve_comes_out_again():
         settings, row["cell"]["image"], row["cell"]["weights"], settings.layer
     )
     step, distance = next(iter(row["curve"].items()))
-    image = lbfgs.minimize(make(), start, num_steps=int(step)).image
+    image = minimize(make(), start, num_steps=int(step)).image
     target = load(settings, "image", row["cell"]["image"]).image
     found = compare_images(image, target)["distance"]
     assert found == pytest.approx(distance, rel=TOLERANCE)
@@ -150,7 +150,7 @@ def test_claims_are_a_table_that_keeps_its_columns():
 def test_figure_1_is_foreseen_by_its_deepest_vgg_layer_even_beside_alexnet():
     settings = settings_of("fig1_inversion", "smoke", alexnet_weights="alexnet.npz")
     make, _, num_steps = module_of("fig1_inversion").largest(settings)
-    assert make.keywords["layer"] == "conv2_2" and num_steps == 5 * settings.num_steps
+    assert make.func.__self__.layer == "conv2_2" and num_steps == 5 * settings.num_steps
 
 
 @pytest.mark.slow

@@ -9,11 +9,31 @@ import pytest
 from test_conv import convolve_by_taps
 
 from randviz.networks.alexnet import ALEXNET, CAFFENET
-from randviz.networks.layers import Conv, Dense, Pool, ResponseNorm
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.filter_bank import RANDOM_FILTERS, filter_bank, single_layer
+from randviz.networks.layers import (
+    ACTIVATIONS,
+    Block,
+    Conv,
+    Dense,
+    Parallel,
+    Pool,
+    ResponseNorm,
+    walk_layers,
+)
 from randviz.networks.network import Network, features
-from randviz.networks.vgg import VGG19
+from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
+from randviz.networks.vgg import VGG11, VGG13, VGG16, VGG19
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
+
+ACTIVATE = {
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+    "none": lambda x: x,
+}
 
 
 def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):
@@ -21,28 +41,53 @@ def forward_by_numpy(network, params, image, offset=0.0, scale=1.0):
     x = x[..., ::-1] if network.channel_order == "BGR" else x
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     maps = {"image": np.asarray(image)}
-    for layer in network.layers:
+    run_by_numpy(network, params, network.layers, x, maps)
+    return maps
+
+
+def run_by_numpy(network, params, layers, x, maps):
+    activate = ACTIVATE[network.activation]
+    for layer in layers:
         if isinstance(layer, Conv):
-            where = {"border": layer.padding, "stride": layer.stride, "groups": layer.groups}
+            where = {"padding": layer.padding, "stride": layer.stride, "groups": layer.groups}
             x = convolve_by_taps(x, params[layer.name]["kernel"], network.padding_mode, **where)
-            x = np.maximum(x + params[layer.name]["bias"], 0)
+            x = x + params[layer.name]["bias"]
+            x = activate(x) if layer.activated else x
         elif isinstance(layer, Pool):
-            side = layer.window_size
-            windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(0, 1))
-            windows = windows[:: layer.stride, :: layer.stride]
-            x = windows.mean((3, 4)) if network.pooling == "avg" else windows.max((3, 4))
+            x = pool_by_numpy(network, layer, x)
         elif isinstance(layer, ResponseNorm):
             reach = layer.window_size // 2
             squares = np.pad(x**2, ((0, 0), (0, 0), (reach, reach)))
-            energy = np.lib.stride_tricks.sliding_window_view(
-                squares, layer.window_size, axis=2
-            ).sum(-1)
-            x = x / (layer.bias + layer.slope * energy) ** layer.power
+            windows = np.lib.stride_tricks.sliding_window_view(squares, layer.window_size, axis=2)
+            x = x / (layer.bias + layer.slope * windows.sum(-1)) ** layer.power
+        elif isinstance(layer, Block):
+            inner = run_by_numpy(network, params, layer.body, x, maps)
+            if layer.shortcut is not None:
+                inner = inner + run_by_numpy(network, params, layer.shortcut, x, maps)
+            x = activate(inner)
+        elif isinstance(layer, Parallel):
+            parts = [run_by_numpy(network, params, (one,), x, maps) for one in layer.layers]
+            x = np.concatenate(parts, axis=2)
         else:
             x = x.reshape(1, 1, -1) @ params[layer.name]["kernel"] + params[layer.name]["bias"]
-            x = np.maximum(x, 0) if layer.activated else x
+            x = activate(x) if layer.activated else x
         maps[layer.name] = x
-    return maps
+    return x
+
+
+def pool_by_numpy(network, layer, x):
+    side, edge = layer.window_size, layer.padding
+    modes = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
+    values = {}
+    if network.padding_mode == "zero" and network.pooling == "max":
+        values = {"constant_values": -np.inf}
+    mode = modes[network.padding_mode]
+    padded = np.pad(x, ((edge, edge), (edge, edge), (0, 0)), mode=mode, **values)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
+    windows = windows[:: layer.stride, :: layer.stride]
+    if network.pooling == "stride":
+        return x[:: layer.stride, :: layer.stride][: windows.shape[0], : windows.shape[1]]
+    return windows.mean((3, 4)) if network.pooling == "avg" else windows.max((3, 4))
 
 
 # Each of AlexNet's kinds of layer, in small.
@@ -212,6 +257,10 @@ def test_unknown_words_are_refused():
         dataclasses.replace(VGG19, pooling="median")
     with pytest.raises(UserError, match="mirror"):
         dataclasses.replace(VGG19, padding_mode="mirror")
+    with pytest.raises(UserError, match="activation 'swish'.*relu"):
+        dataclasses.replace(VGG19, activation="swish")
+    with pytest.raises(UserError, match="initialization 'xavier'"):
+        dataclasses.replace(VGG19, initialization="xavier")
     with pytest.raises(UserError, match="GBR"):
         dataclasses.replace(VGG19, channel_order="GBR")
 
@@ -219,3 +268,212 @@ def test_unknown_words_are_refused():
 def test_dense_is_the_only_layer_that_fixes_the_size(tiny):
     assert [layer.name for layer in tiny.layers if isinstance(layer, Dense)] == ["fc6", "fc8"]
     tiny.check_image((12, 99, 3), "pool2")
+
+
+# Each kind of branch in small: parallel filters, a block that widens, one that does not, a plain
+# one.
+TINY_BRANCHES = Network(
+    "tiny_branches",
+    (
+        Parallel("bank", (Conv("conv3", 4), Conv("conv5", 2, kernel_size=5, padding=2))),
+        Pool("pool1", window_size=3, padding=1),
+        Block(
+            "block1",
+            (Conv("block1_conv1", 4, stride=2), Conv("block1_conv2", 8, activated=False)),
+            (Conv("block1_shortcut", 8, kernel_size=1, padding=0, stride=2, activated=False),),
+        ),
+        Block("block2", (Conv("block2_conv1", 8, activated=False),)),
+        Block("block3", (Conv("block3_conv1", 4, activated=False),), None),
+    ),
+    input_offset=0.0,
+    aliases=(("last", "block3"),),
+)
+
+
+@pytest.fixture(scope="module")
+def branches():
+    """Weights of the network of branches."""
+    return random_weights(jax.random.key(7), TINY_BRANCHES, bias_scale=0.3)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "padding", "activation"),
+    [
+        ("avg", "zero", "relu"),
+        ("max", "zero", "gelu"),
+        ("stride", "reflect", "leaky_relu"),
+        ("avg", "periodic", "elu"),
+        ("max", "reflect", "none"),
+    ],
+)
+def test_branches_are_those_of_a_numpy_network(image, branches, pooling, padding, activation):
+    network = dataclasses.replace(
+        TINY_BRANCHES, pooling=pooling, padding_mode=padding, activation=activation
+    )
+    found = features(network, branches, image, network.layer_names)
+    expected = forward_by_numpy(network, branches, image)
+    names = (
+        *("image", "conv3", "conv5", "bank", "pool1", "block1_conv1", "block1_conv2"),
+        *("block1_shortcut", "block1", "block2_conv1", "block2", "block3_conv1", "block3"),
+    )
+    assert tuple(found) == names
+    for layer in names:
+        np.testing.assert_allclose(found[layer], expected[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_layers_inside_others_need_the_weights_of_the_whole(image, branches):
+    names = ["conv3", "conv5", "block1_conv1", "block1_conv2", "block1_shortcut"]
+    assert list(weight_shapes(TINY_BRANCHES, "block1_conv1")) == names
+    params = {name: branches[name] for name in names}
+    assert features(TINY_BRANCHES, params, image, "block1_conv1")["block1_conv1"].shape == (3, 4, 4)
+    with pytest.raises(UserError, match="block2_conv1"):
+        features(TINY_BRANCHES, params, image, "last")
+    assert TINY_BRANCHES.canonical_name("last") == "block3"
+    assert RESNET50.canonical_names(("stage4", "stage1")) == ("stage1_block3", "stage4_block3")
+
+
+def test_a_hessian_goes_through_every_kind_of_branch(image, branches):
+    network = dataclasses.replace(TINY_BRANCHES, activation="gelu")
+    bound = network.bind(branches)
+    loss = lambda x: jnp.sum(jnp.square(bound(x, "block3")["block3"]))
+    step = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), jnp.float32)
+    _, product = jax.jvp(jax.grad(loss), (image,), (step,))
+    slopes = [jax.grad(loss)(image + sign * 1e-2 * step) for sign in (1, -1)]
+    expected = (slopes[0] - slopes[1]) / 2e-2
+    scale = float(jnp.abs(expected).max())
+    np.testing.assert_allclose(product, expected, rtol=0, atol=0.02 * scale)
+
+
+def test_the_image_is_a_layer(tiny, params, image):
+    found = features(tiny, {}, image, "image")
+    np.testing.assert_array_equal(found["image"], image)
+    assert random_weights(jax.random.key(0), tiny, last_layer="image") == {}
+    bound = tiny.bind(params).prepare(("image", "conv1_1"), (12, 16))
+    both = bound(image, ("conv1_1", "image"))
+    assert list(both) == ["image", "conv1_1"]
+    np.testing.assert_array_equal(both["image"], image)
+    assert tiny.bind(params).scale_exponents(bound)["image"] == 0
+    assert bound.platform == jax.default_backend()
+    assert all(network.layer_names[0] == "image" for network in NETWORKS.values())
+
+
+def test_a_stride_is_the_stride_of_the_convolution_before(tiny, params, image):
+    strided = dataclasses.replace(
+        tiny, layers=(tiny.layers[0], dataclasses.replace(tiny.layers[1], stride=2))
+    )
+    network = dataclasses.replace(tiny, pooling="stride")
+    expected = features(strided, params, image, "conv1_2")["conv1_2"]
+    found = features(network, params, image, "pool1")["pool1"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gains_keep_the_mean_square(name):
+    points, weights = np.polynomial.hermite_e.hermegauss(200)
+    values = np.asarray(ACTIVATIONS[name].function(jnp.asarray(points, jnp.float32)), np.float64)
+    square = np.sum(weights * values**2) / np.sqrt(2 * np.pi)
+    assert ACTIVATIONS[name].gain * square == pytest.approx(1, rel=2e-3)
+    doubled = ACTIVATIONS[name].function(2 * jnp.asarray(points, jnp.float32))
+    assert ACTIVATIONS[name].homogeneous == np.allclose(doubled, 2 * values, rtol=1e-4, atol=1e-6)
+
+
+def thinner(layer):
+    """The layer with a quarter of its channels."""
+    if isinstance(layer, Conv):
+        return dataclasses.replace(layer, channels=layer.channels // 4)
+    if isinstance(layer, Block):
+        parts = {"body": tuple(map(thinner, layer.body))}
+        parts |= {"shortcut": tuple(map(thinner, layer.shortcut))} if layer.shortcut else {}
+        return dataclasses.replace(layer, **parts)
+    if isinstance(layer, Parallel):
+        return dataclasses.replace(layer, layers=tuple(map(thinner, layer.layers)))
+    return layer
+
+
+EVERY = [(network, "relu") for network in NETWORKS.values() if network is not RANDOM_FILTERS]
+EVERY += [(RANDOM_FILTERS, "none"), (VGG19, "leaky_relu"), (VGG19, "elu"), (VGG19, "none")]
+EVERY += [(RESNET50, "gelu"), (RESNET18, "elu")]
+SOON_COMPILED = [(RESNET18, "relu"), (RANDOM_FILTERS, "none")]
+
+
+@pytest.mark.parametrize(
+    ("network", "activation"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in SOON_COMPILED)) for pair in EVERY],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_features_of_random_networks_are_of_order_one(network, activation):
+    network = dataclasses.replace(
+        network.with_offset(0.0),
+        layers=tuple(map(thinner, network.layers)),
+        activation=activation,
+        convolution="direct",
+    )
+    last_layer = network.last_convolutional()
+    params = random_weights(jax.random.key(0), network)
+    bound = network.bind(params).prepare((last_layer,), (67, 67))
+    image = jax.random.uniform(jax.random.key(3), (67, 67, 3))
+    layers = tuple(layer.name for layer in network.layers if not isinstance(layer, Dense))
+    squares = lambda bound, image: [jnp.mean(x**2) for x in bound(image, layers).values()]
+    # AlexNet's response normalisation wants the features of σ = 0.015, which are larger.
+    largest = 100 if "norm1" in layers else 8
+    for layer, square in zip(layers, jax.jit(squares)(bound, image), strict=True):
+        assert 0.05 < float(square) ** 0.5 < largest, layer
+
+
+def test_networks_have_their_parameters():
+    # Without scores' layers; torchvision's numbers less one of each pair of normalisation factors.
+    expected = {
+        **{VGG11: 9_220_480, VGG13: 9_404_992, VGG16: 14_714_688},
+        **{RESNET18: 11_171_712, RESNET50: 23_481_472},
+        # Without the shortcuts of stages 2 to 4.
+        RESNET18_PLAIN: 11_171_712 - sum(c * 2 * c + 2 * c for c in (64, 128, 256)),
+        # 128 filters of each size, and 32 of 7×7.
+        filter_bank(): sum(128 * (3 * s**2 + 1) for s in (3, 5, 7, 11, 15, 23, 37, 55)),
+        RANDOM_FILTERS: 32 * (3 * 49 + 1),
+    }
+    for network, count in expected.items():
+        shapes = weight_shapes(network, network.last_convolutional())
+        found = sum(np.prod(shape) for parts in shapes.values() for shape in parts.values())
+        assert found == count, network.name
+    inner = [layer.name for layer in walk_layers(RESNET50.layers)]
+    ends = ("_conv1", "_conv2", "_conv3", "_shortcut", "")
+    assert inner[2:7] == [f"stage1_block1{end}" for end in ends]
+
+
+def test_random_filters_have_norm_one_and_see_values_in_0_to_1(image):
+    network = single_layer(kernel_size=3, channels=5)
+    params = random_weights(jax.random.key(0), network, scale=0.03)
+    norms = jnp.sqrt(jnp.sum(params["conv1"]["kernel"] ** 2, axis=(0, 1, 2)))
+    np.testing.assert_allclose(norms, 2, rtol=1e-5)  # twice the usual scale
+    found = features(network, params, image, "conv1")["conv1"]
+    kernel = np.asarray(params["conv1"]["kernel"], np.float64)
+    expected = convolve_by_taps(np.asarray(image, np.float64), kernel, "reflect")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert float(found.min()) < 0
+
+
+def test_he_initialization_is_its_formula():
+    network = dataclasses.replace(TINY_BRANCHES, initialization="normal")
+    normal = random_weights(jax.random.key(7), network, scale=1.0)
+    found = random_weights(jax.random.key(7), TINY_BRANCHES, scale=0.03)
+    for layer, inputs, divisor in (
+        ("conv3", 27, 127.5),
+        ("conv5", 75, 127.5),
+        ("block1_conv1", 54, 1),
+        ("block1_conv2", 36, 2**0.5),
+        ("block1_shortcut", 6, 1),
+        ("block2_conv1", 72, 2**0.5),
+        ("block3_conv1", 72, 1),
+    ):
+        expected = normal[layer]["kernel"] * 2 * (2 / inputs) ** 0.5 / divisor
+        np.testing.assert_allclose(found[layer]["kernel"], expected, rtol=1e-5, err_msg=layer)
+
+
+def test_networks_that_are_not_homogeneous_are_drawn_at_hes_scale():
+    std = lambda network: float(
+        random_weights(jax.random.key(0), network, last_layer="conv1_2")["conv1_2"]["kernel"].std()
+    )
+    assert std(VGG19) == pytest.approx(0.015, rel=0.02)
+    gelu = dataclasses.replace(VGG19, activation="gelu")
+    assert std(gelu) == pytest.approx((2.352 / 576) ** 0.5, rel=0.02)
+    assert std(dataclasses.replace(gelu, initialization="normal")) == pytest.approx(0.015, rel=0.02)

@@ -14,13 +14,16 @@ from PIL import Image as Pillow
 
 from randviz.__main__ import main
 from randviz.commands.inputs import make_keys
+from randviz.descent.descent import minimize
 from randviz.host.charts import format_table, plot_boxes
 from randviz.host.records import Rows
-from randviz.networks import network as networks
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import features
 from randviz.networks.weights import random_weights
 from randviz.search import population
 from randviz.search.recipe import Recipe, format_recipe
-from randviz.tasks.inversion import invert
+from randviz.tasks.inversion import NOISE_STD, Inversion
 
 HERE = pathlib.Path(__file__).parent
 SMALL = [
@@ -31,8 +34,8 @@ SMALL = [
 TINY_PROGRAM = """
 import sys
 from conftest import TINY
-from randviz.networks import network as networks
-networks.NETWORKS["vgg19"] = TINY
+from randviz.networks.catalog import NETWORKS
+NETWORKS["vgg19"] = TINY
 from randviz.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -41,7 +44,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.fixture
 def small(monkeypatch, tiny):
     """Runs the command on the small network."""
-    monkeypatch.setitem(networks.NETWORKS, "vgg19", tiny)
+    monkeypatch.setitem(NETWORKS, "vgg19", tiny)
     return lambda folder, *words: main([*SMALL, f"--out_dir={folder}", *words])
 
 
@@ -184,11 +187,12 @@ def test_a_row_is_what_inverting_that_network_gives(tmp_path, small, tiny, image
         noise_key, tiny, made, image, noise=2, layer="pool1", num_steps=6, mesh=mesh
     )
     key = jax.random.fold_in(noise_key, 2)
-    expected = invert(key, tiny, params, image, layer="pool1", num_steps=6)
+    start = sample_noise_image(key, image.shape[:2], std=NOISE_STD)
+    expected = minimize(Inversion("pool1").of(tiny.bind(params), image), start, num_steps=6)
     np.testing.assert_allclose(found.image[0], expected.image, atol=1e-4)
     assert found.evaluations[0] == expected.trace.evaluations.sum()
-    target = networks.features(tiny, params, image, "pool1")["pool1"]
-    matched = networks.features(tiny, params, found.image[0], "pool1")["pool1"]
+    target = features(tiny, params, image, "pool1")["pool1"]
+    matched = features(tiny, params, found.image[0], "pool1")["pool1"]
     error = np.linalg.norm(matched - target) / np.linalg.norm(target)
     assert found.feature_error[0] == pytest.approx(error, rel=1e-3)
 

@@ -11,6 +11,7 @@ import scipy.special
 
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import SHIPPED_RECIPES, load_recipe
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import candidate_key, sample_weights, weight_shapes
@@ -110,7 +111,7 @@ def test_another_process_draws_the_same(signed):
     code = (
         "import sys, jax; from randviz.search.recipe import parse_recipe;"
         "from randviz.commands.inputs import make_keys;"
-        "r = parse_recipe(sys.argv[1]); jax.jit(r._draw)(make_keys(r.seed)[0]);"
+        "r = parse_recipe(sys.argv[1]); jax.jit(r._sample)(make_keys(r.seed)[0]);"
         "r.sample(make_keys(r.seed)[0]); print('agrees')"
     )
     words = [sys.executable, "-c", code, format_recipe(signed)]
@@ -163,6 +164,20 @@ def test_a_bad_recipe_is_refused_by_name(signed, old, new, said):
 def test_what_is_no_recipe_is_refused(text):
     with pytest.raises(UserError):
         parse_recipe(text)
+
+
+def test_networks_with_branches_have_recipes():
+    recipe = dataclasses.replace(
+        RECIPE, network="resnet18", draws=(1, 0, 2), last_layer="stage1_block1", pooling="max"
+    )
+    key = make_keys(12)[0]
+    signed = parse_recipe(format_recipe(recipe.signed(key)))
+    assert list(signed.sample(key)) == ["conv1", "stage1_block1_conv1", "stage1_block1_conv2"]
+    filters = dataclasses.replace(
+        RECIPE, network="random_filters", draws=(1,), last_layer="conv1", padding="reflect"
+    )
+    # A network keeps its own offset where the recipe has none.
+    assert filters.as_network() == NETWORKS["random_filters"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_networks import TINY_ALEXNET
+from test_networks import TINY_ALEXNET, TINY_BRANCHES
 
 from randviz.networks.activations import (
     mean_activations,
@@ -70,6 +70,34 @@ def test_rescaling_leaves_alone_what_response_normalisation_would_notice():
     after = features(network, normalized, image, network.layer_names)
     for layer in network.layer_names:
         np.testing.assert_array_equal(after[layer], before[layer] * 2.0 ** int(exponents[layer]))
+
+
+@pytest.mark.parametrize("activation", ["elu", "gelu"])
+def test_weights_before_what_is_not_homogeneous_stay(tiny, params, activation):
+    found, exponents = rescale_weights(
+        dataclasses.replace(tiny, activation=activation), params, "conv2_1"
+    )
+    for layer in found:
+        np.testing.assert_array_equal(found[layer]["kernel"], params[layer]["kernel"])
+    assert set(exponents) == {*tiny.layer_names[: tiny.layer_names.index("conv2_1") + 1]}
+    assert not any(map(int, exponents.values()))
+
+
+def test_weights_after_skip_connections_are_rescaled():
+    network = dataclasses.replace(TINY_BRANCHES, activation="leaky_relu")
+    params = random_weights(jax.random.key(7), TINY_BRANCHES, scale=1e-4, bias_scale=0.2)
+    image = jax.random.uniform(jax.random.key(3), (12, 16, 3))
+    found, exponents = rescale_weights(network, params, "block3")
+    np.testing.assert_array_equal(found["block2_conv1"]["kernel"], params["block2_conv1"]["kernel"])
+    assert int(exponents["block2"]) == 0 != int(exponents["block3"])
+    before = features(network, params, image, network.layer_names)
+    after = features(network, found, image, network.layer_names)
+    for layer in network.layer_names:
+        np.testing.assert_array_equal(after[layer], before[layer] * 2.0 ** int(exponents[layer]))
+    bound = network.bind(params)
+    assert bound.scale_exponents(bound.prepare(("block3",), (12, 16))) == {
+        layer: int(exponents[layer]) for layer in network.layer_names
+    }
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])

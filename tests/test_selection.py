@@ -39,11 +39,11 @@ def test_losses_are_those_of_an_inversion_with_each_draw(tiny, above, image, cho
     for draw in range(4):
         weights = sample_weights(KEY, tiny, "conv2_1", draw=draw)
         params = {**above, "conv2_1": weights}
-        objective = rv.Inversion.of(tiny, params, image, layer="conv2_1")
-        result = rv.lbfgs.minimize(objective, start, num_steps=STEPS)
+        objective = rv.Inversion("conv2_1").of(tiny.bind(params), image)
+        result = rv.minimize(objective, start, num_steps=STEPS)
         np.testing.assert_allclose(choice.losses[draw], result.trace.loss[-1], rtol=1e-3)
         np.testing.assert_allclose(choice.images[draw], result.image, atol=1e-3)
-        omega = rv.content_layer_weights(tiny, params, image, ("conv2_1",))["conv2_1"]
+        omega = rv.layer_weights(tiny.bind(params), image, {"conv2_1": rv.Features()})["conv2_1"]
         np.testing.assert_allclose(choice.raw_losses[draw], choice.losses[draw] / omega, rtol=1e-3)
 
 

@@ -86,7 +86,7 @@ def test_texture_by_hand(tiny, params, image, other_image, texture):
 
 
 def test_texture_does_not_notice_where_things_are(tiny, params, image):
-    periodic = dataclasses.replace(tiny, padding="periodic")
+    periodic = dataclasses.replace(tiny, padding_mode="periodic")
     objective = rv.Texture(layers=LAYERS).of(periodic.bind(params), image)
     # Two pixels are one position after the pooling, so every layer only moves.
     moved = jnp.roll(image, (4, 6), (0, 1))
@@ -98,7 +98,7 @@ def test_texture_does_not_notice_where_things_are(tiny, params, image):
 
 
 def test_a_texture_may_have_another_size_than_its_source(tiny, params, image):
-    periodic = dataclasses.replace(tiny, padding="periodic")
+    periodic = dataclasses.replace(tiny, padding_mode="periodic")
     objective = rv.Texture(layers=LAYERS).of(periodic.bind(params), image)
     assert loss_of(objective, jnp.tile(image, (2, 3, 1))) < 1e-6
 

@@ -12,10 +12,12 @@ from randviz.experiments import theory_panel
 from randviz.networks import conv
 from randviz.networks.alexnet import ALEXNET, CAFFENET
 from randviz.networks.layers import Conv, Pool
-from randviz.networks.network import Network, features
+from randviz.networks.network import Network
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
-from randviz.objectives import losses
+from randviz.objectives.layer_weights import layer_weights
+from randviz.objectives.statistics.features import Features
+from randviz.objectives.statistics.gram import Gram, texture_loss
 from randviz.tasks import theory
 from randviz.types import UserError
 
@@ -45,22 +47,23 @@ def draw_networks(network, layers, count):
 
     def measure(key):
         params = random_weights(key, network, scale=SCALE, last_layer=layers[-1])
-        maps = features(network, params, image, layers)
-        weights = {
-            "content_slope": losses.content_layer_weights,
-            "texture_slope": losses.texture_layer_weights,
-        }
+        extractor = network.bind(params)
+        maps = extractor(image, layers)
+
+        def weigh(statistic, gradient_reduction):
+            statistics = dict.fromkeys(layers, statistic)
+            return layer_weights(
+                extractor, image, statistics, gradient_reduction=gradient_reduction
+            )
+
         slopes = {
-            name: {
-                k: 1 / v
-                for k, v in f(network, params, image, layers, gradient_reduction="abs_mean").items()
-            }
-            for name, f in weights.items()
+            name: {layer: 1 / weight for layer, weight in weigh(statistic, "abs_mean").items()}
+            for name, statistic in (("content_slope", Features()), ("texture_slope", Gram()))
         }
         return {
             "energy": {layer: jnp.mean(maps[layer] ** 2) for layer in layers},
-            "texture_loss": {layer: losses.texture_loss(maps[layer], 0.0) for layer in layers},
-            "omega": losses.content_layer_weights(network, params, image, layers),
+            "texture_loss": {layer: texture_loss(maps[layer], 0.0) for layer in layers},
+            "omega": weigh(Features(), "mean_abs"),
             **slopes,
         }
 
@@ -134,7 +137,7 @@ def test_layer_weights_are_reciprocal_slopes_of_networks_drawn(predicted, drawn,
 
 
 def test_few_channels_are_corrected_for():
-    layers = NARROW.layer_names
+    layers = tuple(layer.name for layer in NARROW.layers)
     found = theory.predict_layers(NARROW, IMAGE, layers, scale=SCALE)
     drawn = draw_networks(NARROW, layers, 1000)
     for layer in layers:
@@ -242,7 +245,8 @@ def test_covariances_stay_covariances():
     "network, layers, shape, said",
     [
         (dataclasses.replace(WIDE, pooling="max"), ("pool1",), (6, 8, 3), "avg pooling"),
-        (dataclasses.replace(WIDE, padding="periodic"), ("conv1_1",), (6, 8, 3), "zero padding"),
+        (dataclasses.replace(WIDE, padding_mode="periodic"), ("conv1_1",), (6, 8, 3), "zero pad"),
+        (dataclasses.replace(WIDE, activation="elu"), ("conv1_1",), (6, 8, 3), "ReLU"),
         (dataclasses.replace(WIDE, input_offset=(0.0, 1.0, 0.0)), ("conv1_1",), (6, 8, 3), "off"),
         (dataclasses.replace(WIDE, layers=WIDE.layers[2:]), ("pool1",), (6, 8, 3), "begin"),
         (VGG19, ("fc6",), (256, 256, 3), "fc6"),

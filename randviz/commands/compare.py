@@ -30,7 +30,7 @@ from randviz.host.grids import render_grid
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.quality import compare_images
 from randviz.host.records import Row, Rows
-from randviz.host.runs import delete_checkpoint, descend
+from randviz.host.runs import Stage, delete_checkpoint, descend
 from randviz.host.settings import list_values, run_command, setting
 from randviz.networks.gaussian import sample_noise_image
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
@@ -85,7 +85,7 @@ def run(settings: Settings) -> None:
     if check_resources(
         "compare",
         functools.partial(
-            Inversion.of, first.network, sample(first.label), largest, layer=layers[-1]
+            Inversion(layers[-1]).of, first.network.bind(sample(first.label)), largest
         ),
         sample_noise_image(make_keys(settings.seed)[1], largest.shape[:2], std=NOISE_STD),
         num_steps=count * settings.num_steps,
@@ -136,11 +136,11 @@ def measure_cells(
     _, noise_key = make_keys(settings.seed)
     for cell in kept.missing(cells):
         target, network = pictures[cell["image"]].image, choices[cell["weights"]].network
-        objective = Inversion.of(network, sample(cell["weights"]), target, layer=cell["layer"])
+        extractor = network.bind(sample(cell["weights"]))
+        make_objective = functools.partial(Inversion(cell["layer"]).of, extractor, target)
         run = descend(
-            objective,
+            [Stage(make_objective, target.shape[:2], settings.num_steps)],
             sample_noise_image(noise_key, target.shape[:2], std=NOISE_STD),
-            num_steps=settings.num_steps,
             folder=kept.folder,
             metadata=(kept.metadata, cell),
             label=f"compare {len(kept.rows) + 1}/{len(cells)}: {' '.join(cell.values())}",

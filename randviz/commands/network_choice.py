@@ -14,7 +14,7 @@ from randviz.host.settings import PRECISIONS, CommandSettings, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES
-from randviz.networks.layers import ACTIVATIONS, POOLINGS, Dense, ResponseNorm
+from randviz.networks.layers import ACTIVATIONS, POOLINGS
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
@@ -204,8 +204,7 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         input_convention=settings.input_convention,
     )
     network = _apply_flags(checkpoint.network, settings)
-    normalizable = not any(isinstance(layer, ResponseNorm) for layer in network.layers)
-    sources = settings.normalization_images if normalizable else ()
+    sources = settings.normalization_images if network.rescalable else ()
     pictures = [
         load_picture("normalization_images", source, _TRAINED_SIZE, square=True)
         for source in sources
@@ -213,11 +212,10 @@ def choose_trained(settings: NetworkSettings) -> Choice:
 
     def sample(last_layer: str) -> Params:
         params = _cut(checkpoint, settings.trained_weights, last_layer)
-        if not pictures:
+        path = network.up_to(last_layer)
+        if not pictures or not path:
             return params
-        deepest = network.canonical_name(last_layer)
-        if deepest in [layer.name for layer in network.layers if isinstance(layer, Dense)]:
-            deepest = network.last_convolutional()
+        deepest = network.last_convolutional() if path[-1].needs_fixed_size else path[-1].name
         images = [picture.image for picture in pictures]
         return normalize_activations(network, params, images, last_layer=deepest)
 
@@ -234,10 +232,10 @@ def choose_trained(settings: NetworkSettings) -> Choice:
 def _cut(checkpoint: Checkpoint, source: str, last_layer: str) -> Params:
     """The weights down to a layer."""
     params = {}
-    for layer in checkpoint.network.up_to(last_layer):
+    for layer in checkpoint.network.weighted_layers(last_layer):
         if layer.name in checkpoint.params:
             params[layer.name] = checkpoint.params[layer.name]
-        elif isinstance(layer, Dense):
+        elif layer.needs_fixed_size:
             raise UserError(
                 f"{source} has no fully connected layers, which layer {last_layer!r} needs; take a"
                 " file that was saved with its top, or a shallower layer."

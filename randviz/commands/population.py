@@ -37,14 +37,16 @@ from randviz.host.charts import format_table, plot_boxes
 from randviz.host.estimate import check_resources
 from randviz.host.images import replace_atomically
 from randviz.host.processes import join_processes, together
+from randviz.host.progress import format_seconds
 from randviz.host.quality import compare_images
 from randviz.host.records import Row, Rows
-from randviz.host.runs import Stopped, format_seconds, write_record
+from randviz.host.runs import Stopped, write_record
 from randviz.host.settings import list_values, run_command, setting
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
+from randviz.objectives.objective import Objective
 from randviz.search.population import (
     AXIS,
     GivenNetwork,
@@ -282,10 +284,10 @@ def _check_resources(settings: Settings, study: Study) -> bool:
     network = next(iter(study.networks.values()))
     largest = max((picture.image for picture in study.pictures.values()), key=lambda x: x.size)
 
-    def make_objective() -> Inversion:
+    def make_objective() -> Objective:
         # The other kinds' weights are of the same shapes.
         params = random_weights(make_keys(settings.seed)[0], network, last_layer=study.layers[-1])
-        return Inversion.of(network, params, largest, layer=study.layers[-1])
+        return Inversion(study.layers[-1]).of(network.bind(params), largest)
 
     return check_resources(
         "population",

@@ -25,6 +25,7 @@ from randviz.host.settings import list_values, run_command, setting
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.weights import random_weights, weight_shapes
+from randviz.objectives.objective import Objective
 from randviz.search.recipe import Recipe, format_recipe
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
@@ -90,7 +91,7 @@ def run(settings: Settings) -> None:
         scale=settings.scale,
         bias_scale=settings.bias_scale,
         pooling=network.pooling,
-        padding=network.padding,
+        padding=network.padding_mode,
         input_offset=network.input_offset,
     ).signed(make_keys(settings.seed)[0])
     path = kept.folder / "recipe.txt"
@@ -99,10 +100,10 @@ def run(settings: Settings) -> None:
     print(f"select: wrote {path}\n{format_recipe(recipe)}")
 
 
-def _make_largest(settings, network, image) -> Inversion:
+def _make_largest(settings, network, image) -> Objective:
     """The objective of the deepest layer's reconstructions."""
     params = random_weights(make_keys(settings.seed)[0], network, last_layer=settings.last_layer)
-    return Inversion.of(network, params, image, layer=settings.last_layer)
+    return Inversion(settings.last_layer).of(network.bind(params), image)
 
 
 def _select_next(settings, network, image, layers, rows) -> Row:

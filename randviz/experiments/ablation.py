@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
-from randviz.commands.descent import paper_layer_weights
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
 from randviz.experiments.claims import Claim, judge, pair_rows
@@ -46,14 +45,14 @@ from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
 from randviz.host.records import Row
 from randviz.host.settings import setting
+from randviz.networks.extractor import Extractor
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.weights import random_weights
-from randviz.objectives.losses import (
-    GRADIENT_REDUCTIONS,
-    content_layer_weights,
-    texture_layer_weights,
-)
+from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS, layer_weights
+from randviz.objectives.objective import Objective
+from randviz.objectives.statistics.features import Features
+from randviz.objectives.statistics.gram import Gram
 from randviz.tasks import texture
 from randviz.tasks.inversion import NOISE_STD, Inversion
 from randviz.tasks.texture import Texture
@@ -126,24 +125,34 @@ def measure(settings: Settings, cell: Row) -> Row:
     return parts[cell["part"]](settings, cell)
 
 
-def weigh_equally(objective: Texture, network: Network, params: Params) -> Texture:
-    """The same texture with μ = 1 in every layer, at the scale of the weights as drawn."""
-    deepest = network.canonical_names(tuple(objective.layer_weights))[-1]
-    _, exponents = rescale_weights(network, params, deepest)
-    # The loss is of degree four in features that the gauge made 2^k times as large.
-    weights = {layer: jnp.ldexp(1.0, -4 * exponents[layer]) for layer in objective.layer_weights}
-    return objective.replace(layer_weights=weights)
+def weigh_equally(source: Extractor, objective: Objective) -> Objective:
+    """The same texture with μ = 1 in every layer, at the scale of the weights as drawn.
+
+    Args:
+      source: the extractor before it was prepared.
+      objective: made of it.
+    """
+    exponents = source.scale_exponents(objective.extractor)
+    part = objective.parts["style"]
+    terms = tuple(
+        term.replace(weight=jnp.ldexp(1.0, -term.statistic.degree * exponents[term.layer]))
+        for term in part.terms
+    )
+    return objective.replace(parts={**objective.parts, "style": part.replace(terms=terms)})
 
 
 def _measure_texture(settings: Settings, cell: Row) -> Row:
     source = load(settings, "texture_image", cell["image"]).image
     network = _network(settings, "mean")
     params = _draw(settings, 0, settings.scale, texture.LAYERS[-1])
-    objective = Texture.of(network, params, source)
-    if cell["mu"] == "one":
-        objective = weigh_equally(objective, network, params)
+    extractor = network.bind(params)
+
+    def make_objective() -> Objective:
+        objective = Texture().of(extractor, source)
+        return weigh_equally(extractor, objective) if cell["mu"] == "one" else objective
+
     start = draw_start(settings, source, texture.NOISE_STD)
-    image, metadata = descend_cell(settings, cell, objective, start)
+    image, metadata = descend_cell(settings, cell, make_objective, start)
     return {"error": measure_texture_error(image, source), **metadata}
 
 
@@ -153,13 +162,13 @@ def _make_inversion(settings: Settings, cell: Row):
     params = _draw(settings, 0, scale, settings.layer)
     network = _network(settings, cell.get("offset", "0"))
     start = draw_start(settings, picture, NOISE_STD)
-    make = functools.partial(Inversion.of, network, params, picture, layer=settings.layer)
+    make = functools.partial(Inversion(settings.layer).of, network.bind(params), picture)
     return make, start
 
 
 def _measure_inversion(settings: Settings, cell: Row) -> Row:
     make, start = _make_inversion(settings, cell)
-    image, metadata = descend_cell(settings, cell, make(), start)
+    image, metadata = descend_cell(settings, cell, make, start)
     return {**measure_picture(settings, {**cell, "weights": "random"}, image), **metadata}
 
 
@@ -171,17 +180,19 @@ def _measure_spans(settings: Settings, cell: Row) -> Row:
     found: Row = {}
     for offset in OFFSETS:
         network = _network(settings, offset)
-        normalized, _ = rescale_weights(network, params, layers[-1])
-        state = functools.partial(paper_layer_weights, network, params, normalized)
-        for reduction in GRADIENT_REDUCTIONS:
-            omega = content_layer_weights(
-                network, normalized, image, layers, gradient_reduction=reduction
-            )
-            mu = texture_layer_weights(
-                network, normalized, image, layers, gradient_reduction=reduction
-            )
-            found[f"omega, {offset}, {reduction}"] = state(omega, degree=2)
-            found[f"mu, {offset}, {reduction}"] = state(mu, degree=4)
+        normalized, exponents = rescale_weights(network, params, layers[-1])
+        for name, statistic in (("omega", Features()), ("mu", Gram())):
+            for reduction in GRADIENT_REDUCTIONS:
+                weights = layer_weights(
+                    network.bind(normalized),
+                    image,
+                    dict.fromkeys(layers, statistic),
+                    gradient_reduction=reduction,
+                )
+                found[f"{name}, {offset}, {reduction}"] = {
+                    layer: math.ldexp(float(weight), statistic.degree * int(exponents[layer]))
+                    for layer, weight in weights.items()
+                }
     return found
 
 

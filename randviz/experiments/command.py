@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from randviz.descent import lbfgs
+from randviz.descent.solver import Objective
 from randviz.experiments.claims import Claim
 from randviz.host.estimate import check_resources
 from randviz.host.records import Row, Rows
@@ -31,7 +31,7 @@ class Descent(NamedTuple):
       num_steps: of all of the experiment's descents together.
     """
 
-    make_objective: Callable[[], lbfgs.Objective]
+    make_objective: Callable[[], Objective]
     start: Image
     num_steps: int
 

@@ -86,15 +86,11 @@ def measure(settings: Settings, cell: Row) -> Row:
         return measure_inversion(settings, cell)
     choice = _choose_alexnet(settings)
     picture = load(settings, "image", cell["image"]).image
-    objective = Inversion.of(
-        choice.network,
-        choice.sample(cell["layer"]),
-        picture,
-        layer=cell["layer"],
-        **_ALEXNET_OPTIONS,
-    )
+    extractor = choice.network.bind(choice.sample(cell["layer"]))
+    task = Inversion(cell["layer"], **_ALEXNET_OPTIONS)
+    make = functools.partial(task.of, extractor, picture)
     start = draw_start(settings, picture, NOISE_STD)
-    image, metadata = descend_cell(settings, cell, objective, start)
+    image, metadata = descend_cell(settings, cell, make, start)
     file = {"alexnet_sha256": choice.metadata["sha256"]}
     return {**measure_picture(settings, cell, image), **metadata, **file}
 

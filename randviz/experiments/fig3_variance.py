@@ -124,10 +124,10 @@ def measure(settings: Settings, cell: Row) -> Row:
     label = TRAINED if cell["weights"] == TRAINED else "random"
     network = choose_networks(settings)[label].network.with_offset(INPUT_OFFSET)
     picture = load(settings, "image", cell["image"]).image
-    objective = Inversion.of(network, params, picture, layer=cell["layer"])
+    make = functools.partial(Inversion(cell["layer"]).of, network.bind(params), picture)
     noise_key = jax.random.fold_in(make_keys(settings.seed)[1], cell["sample"])
     start = sample_noise_image(noise_key, picture.shape[:2], std=NOISE_STD)
-    image, metadata = descend_cell(settings, cell, objective, start)
+    image, metadata = descend_cell(settings, cell, make, start)
     return {**measure_picture(settings, cell, image), **metadata}
 
 

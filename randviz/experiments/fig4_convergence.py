@@ -94,7 +94,7 @@ def measure(settings: Settings, cell: Row) -> Row:
     num_steps = settings.num_steps * (2 if cell["weights"] == TRAINED else 1)
     every = max(settings.num_steps // POINTS, 1)
     image, metadata = descend_cell(
-        settings, cell, make(), start, num_steps=num_steps, save_every=every, show=show
+        settings, cell, make, start, num_steps=num_steps, save_every=every, show=show
     )
     row = measure_picture(settings, cell, image)
     curve[str(num_steps)] = round(row["distance"], 4)

@@ -42,6 +42,7 @@ from randviz.host.grids import render_grid
 from randviz.host.images import load_image, save_image
 from randviz.host.records import Row
 from randviz.host.settings import setting
+from randviz.objectives.objective import Objective
 from randviz.tasks import texture
 from randviz.tasks.texture import Texture
 from randviz.types import Image
@@ -72,7 +73,7 @@ def cells(settings: Settings) -> list[Row]:
     ]
 
 
-def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Texture], Image]:
+def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Objective], Image]:
     """What makes a cell's objective, and its start."""
     source = load(settings, "texture_image", cell["texture"]).image
     network = choose_networks(settings)[cell["weights"]].network.with_offset(texture.INPUT_OFFSET)
@@ -80,13 +81,13 @@ def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Texture], 
     chosen = layers[: layers.index(cell["top"]) + 1]
     params = sample_params(settings, cell["weights"])
     noise = draw_start(settings, source, texture.NOISE_STD)
-    return functools.partial(Texture.of, network, params, source, layers=chosen), noise
+    return functools.partial(Texture(chosen).of, network.bind(params), source), noise
 
 
 def measure(settings: Settings, cell: Row) -> Row:
     """Synthesises one texture and asks another network how near it comes."""
     make, start = make_texture(settings, cell)
-    _, metadata = descend_cell(settings, cell, make(), start)
+    _, metadata = descend_cell(settings, cell, make, start)
     image = load_image(picture_path(settings.out_dir, cell))
     source = load(settings, "texture_image", cell["texture"]).image
     return {

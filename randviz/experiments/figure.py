@@ -10,12 +10,12 @@ import numpy as np
 
 from randviz.commands.inputs import LARGEST_SIDE, Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import Choice, NetworkSettings, choose_both
-from randviz.descent import lbfgs
+from randviz.descent.solver import Objective
 from randviz.experiments.command import EXCLUDED_FIELDS, Descent
 from randviz.host.images import load_image, save_image
 from randviz.host.quality import compare_images
 from randviz.host.records import Row
-from randviz.host.runs import delete_checkpoint, descend, prepare_folder
+from randviz.host.runs import Stage, delete_checkpoint, descend, prepare_folder
 from randviz.host.settings import list_values, setting
 from randviz.networks.gaussian import sample_noise_image
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
@@ -88,7 +88,7 @@ def load_result(folder: str | pathlib.Path, cell: Row, suffix: str = "") -> Imag
 def descend_cell(
     settings: FigureSettings,
     cell: Row,
-    objective: lbfgs.Objective,
+    make_objective: Callable[[], Objective],
     start: Image,
     *,
     num_steps: int | None = None,
@@ -100,7 +100,7 @@ def descend_cell(
     Args:
       settings: of the figure.
       cell: names the descent.
-      objective: image → scalar.
+      make_objective: makes it, image → scalar.
       start: [H, W, 3].
       num_steps: if not the settings'.
       save_every, show: as in `runs.descend`.
@@ -111,9 +111,8 @@ def descend_cell(
     folder = prepare_folder(settings.out_dir)
     metadata = (list_values(settings, *EXCLUDED_FIELDS), cell)
     run = descend(
-        objective,
+        [Stage(make_objective, start.shape[:2], num_steps or settings.num_steps)],
         start,
-        num_steps=num_steps or settings.num_steps,
         folder=folder,
         metadata=metadata,
         save_every=save_every,
@@ -136,14 +135,14 @@ def draw_start(settings: FigureSettings, image: Image, std: float) -> Image:
 
 def make_inversion(
     settings: FigureSettings, source: str, label: str, layer: str
-) -> tuple[Callable[[], Inversion], Image]:
+) -> tuple[Callable[[], Objective], Image]:
     """Makes the inversion of a picture through one of the networks, and its start."""
     picture = load(settings, "image", source)
     network = choose_networks(settings)[label].network.with_offset(INPUT_OFFSET)
     check_picture(picture, network, layer)
     params = sample_params(settings, label)
     noise = draw_start(settings, picture.image, NOISE_STD)
-    make = functools.partial(Inversion.of, network, params, picture.image, layer=layer)
+    make = functools.partial(Inversion(layer).of, network.bind(params), picture.image)
     return make, noise
 
 
@@ -158,7 +157,7 @@ def largest_inversion(
 def measure_inversion(settings: FigureSettings, cell: Row) -> Row:
     """Rebuilds the cell's picture from the cell's layer and measures how near it comes."""
     make, start = make_inversion(settings, cell["image"], cell["weights"], cell["layer"])
-    image, metadata = descend_cell(settings, cell, make(), start)
+    image, metadata = descend_cell(settings, cell, make, start)
     return {**measure_picture(settings, cell, image), **metadata}
 
 

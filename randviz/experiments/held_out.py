@@ -1,4 +1,4 @@
-"""How near two pictures are in texture, asked of somebody who took no part.
+"""How near two pictures are in texture, measured by a network and by statistics that were held out.
 
 Another random network can say whether a random network's texture is near. Between random and
 trained ones it would be partial; there, the pixels of small patches are asked.
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.commands.inputs import make_keys
-from randviz.networks.network import features
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
-from randviz.objectives.losses import mean_gram
+from randviz.objectives.statistics.gram import mean_gram
 from randviz.tasks.texture import INPUT_OFFSET, LAYERS
 from randviz.types import Array, Image, Params
 
@@ -30,7 +29,7 @@ def _draw_judge() -> Params:
 
 
 def measure_texture_error(image: Image, source: Image) -> float:
-    """Compares Gram matrices in a random network that took no part.
+    """Compares Gram matrices in a random network that was held out of all descents.
 
     Args:
       image: [H, W, 3], clipped to [0, 1] here.
@@ -48,7 +47,7 @@ def _compare(params: Params, image: Image, source: Image) -> Array:
     # Under many weights one image's features are often too small to be squared.
     network = VGG19.with_offset(INPUT_OFFSET).for_one_evaluation()
     params, _ = rescale_weights(network, params, LAYERS[-1])
-    found, wanted = (features(network, params, x, LAYERS) for x in (image, source))
+    found, wanted = (network.bind(params)(x, LAYERS) for x in (image, source))
     errors = []
     for layer in LAYERS:
         target = mean_gram(wanted[layer])

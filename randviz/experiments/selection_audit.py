@@ -41,9 +41,10 @@ from randviz.host.images import load_image, replace_atomically
 from randviz.host.quality import compare_images
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
-from randviz.networks import network as networks
 from randviz.networks.network import Network
+from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights, weight_shapes
+from randviz.objectives.objective import Objective
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import Inversion
 from randviz.types import Image
@@ -82,7 +83,7 @@ class Settings(CommandSettings):
 
 def cells(settings: Settings) -> list[Row]:
     """Each layer of each network; a network's rows follow one another."""
-    first_layer = networks.VGG19.layer_names[0]
+    first_layer = VGG19.layers[0].name
     return [
         {"seed": settings.seed + number, "input_offset": offset, "layer": layer, "below": below}
         for number in range(settings.num_networks)
@@ -96,13 +97,13 @@ def cells(settings: Settings) -> list[Row]:
 
 def largest(settings: Settings) -> Descent:
     """The inversion of the deepest layer."""
-    layer = networks.VGG19.canonical_names(settings.layers)[-1]
+    layer = VGG19.canonical_names(settings.layers)[-1]
     network = _make_network(settings.input_offsets[0])
     image = _load(settings, settings.image)
 
-    def make_objective() -> Inversion:
+    def make_objective() -> Objective:
         params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
-        return Inversion.of(network, params, image, layer=layer)
+        return Inversion(layer).of(network.bind(params), image)
 
     # In full, by a race, and on the other pictures.
     descents = len(cells(settings)) * settings.num_candidates * (2 + len(settings.other_images))
@@ -137,7 +138,7 @@ def measure(settings: Settings, cell: Row) -> Row:
 
 
 def _make_network(input_offset: str) -> Network:
-    return dataclasses.replace(networks.VGG19, input_offset=read_offset(input_offset))
+    return dataclasses.replace(VGG19, input_offset=read_offset(input_offset))
 
 
 @functools.cache

@@ -30,6 +30,7 @@ from randviz.host.images import load_image, save_image
 from randviz.host.quality import compare_images
 from randviz.host.records import Row
 from randviz.host.settings import setting
+from randviz.objectives.objective import Objective
 from randviz.tasks import style
 from randviz.tasks.style import Style
 from randviz.types import Image
@@ -56,28 +57,24 @@ def cells(settings: StyleSettings) -> list[Row]:
     ]
 
 
-def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Style], Image]:
+def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Objective], Image]:
     """What makes a cell's objective, and its start: the photograph."""
     content = load(settings, "content_image", cell["content"]).image
     painting = load(settings, "style_image", cell["style"]).image
     network = choose_networks(settings)[cell["weights"]].network.with_offset(style.INPUT_OFFSET)
-    make = functools.partial(
-        Style.of,
-        network,
-        sample_params(settings, cell["weights"]),
-        content,
-        painting,
+    extractor = network.bind(sample_params(settings, cell["weights"]))
+    task = Style(
         content_weight=settings.content_weight,
         style_weight=settings.style_weight,
         tv_weight=settings.tv_weight,
     )
-    return make, content
+    return functools.partial(task.of, extractor, content, painting), content
 
 
 def measure(settings: StyleSettings, cell: Row) -> Row:
     """Paints one picture and asks another network how near it comes to the painting's texture."""
     make, start = make_style(settings, cell)
-    _, metadata = descend_cell(settings, cell, make(), start)
+    _, metadata = descend_cell(settings, cell, make, start)
     image = load_image(picture_path(settings.out_dir, cell))
     content = load(settings, "content_image", cell["content"]).image
     painting = load(settings, "style_image", cell["style"]).image

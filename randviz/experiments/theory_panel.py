@@ -28,11 +28,13 @@ from randviz.host.charts import format_markdown
 from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
 from randviz.host.settings import CommandSettings, setting
-from randviz.networks.network import features
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
-from randviz.objectives import losses
+from randviz.objectives.layer_weights import layer_weights
+from randviz.objectives.objective import Objective
+from randviz.objectives.statistics.features import Features, content_loss
+from randviz.objectives.statistics.gram import Gram, texture_loss
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.theory import Prediction, predict_layers
 from randviz.types import Image, Key
@@ -104,9 +106,9 @@ def largest(settings: Settings) -> Descent:
     layers = tuple(predict(settings))
     image = jnp.asarray(_load(settings))
 
-    def make_objective() -> Inversion:
+    def make_objective() -> Objective:
         params = random_weights(make_keys(settings.seed)[0], NETWORK, last_layer=layers[-1])
-        return Inversion.of(NETWORK, params, image, layer=layers[-1])
+        return Inversion(layers[-1]).of(NETWORK.bind(params), image)
 
     return Descent(make_objective, image, settings.num_networks * 2 * len(layers))
 
@@ -132,13 +134,15 @@ def _measure_layers(
     """Each quantity of each layer, of features that have grown by 2^exponent, and the exponents."""
     params = random_weights(key, NETWORK, last_layer=layers[-1])
     params, exponents = rescale_weights(NETWORK, params, layers[-1])
-    maps = features(NETWORK.for_one_evaluation(), params, image, layers)
+    extractor = NETWORK.bind(params)
+    maps = extractor.for_one_evaluation()(image, layers)
+    state = lambda statistic: layer_weights(extractor, image, dict.fromkeys(layers, statistic))
     found = {
         "energy": {layer: jnp.mean(jnp.square(maps[layer])) for layer in layers},
-        "content_loss": {layer: losses.content_loss(maps[layer], 0.0) for layer in layers},
-        "texture_loss": {layer: losses.texture_loss(maps[layer], 0.0) for layer in layers},
-        "content_layer_weight": losses.content_layer_weights(NETWORK, params, image, layers),
-        "texture_layer_weight": losses.texture_layer_weights(NETWORK, params, image, layers),
+        "content_loss": {layer: content_loss(maps[layer], 0.0) for layer in layers},
+        "texture_loss": {layer: texture_loss(maps[layer], 0.0) for layer in layers},
+        "content_layer_weight": state(Features()),
+        "texture_layer_weight": state(Gram()),
     }
     return found, exponents
 

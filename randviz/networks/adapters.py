@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
-from randviz.networks.extractor import Extractor
+from randviz.networks.extractor import IMAGE_LAYER, Extractor, as_names
 from randviz.types import Array, Image, UserError
 
-_IMAGE_LAYER = "image"
 _OUTPUT = "output"  # of a module as a whole
 
 
@@ -75,7 +74,7 @@ def from_linen(
     Returns:
       The extractor; layers in the order of evaluation.
     """
-    function = _Linen(module, tuple(sorted(call_options.items())), _as_names(layers))
+    function = _Linen(module, *_freeze(call_options, layers))
     return FunctionExtractor(variables, function, type(module).__name__, image_size)
 
 
@@ -101,12 +100,12 @@ def from_nnx(
       The extractor; layers in the order of evaluation.
     """
     definition, state = nnx.split(module)
-    function = _Nnx(definition, tuple(sorted(call_options.items())), _as_names(layers))
+    function = _Nnx(definition, *_freeze(call_options, layers))
     return FunctionExtractor(state, function, type(module).__name__, image_size)
 
 
-def _as_names(layers):
-    return None if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
+def _freeze(call_options, layers):
+    return tuple(sorted(call_options.items())), None if layers is None else as_names(layers)
 
 
 @struct.dataclass
@@ -136,7 +135,7 @@ class FunctionExtractor(Extractor):
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Mapping[str, Array]:
         """See `Extractor.compute`."""
-        found = {_IMAGE_LAYER: image} if layers == (_IMAGE_LAYER,) else self._evaluate(image)
+        found = {IMAGE_LAYER: image} if layers == (IMAGE_LAYER,) else self._evaluate(image)
         return {layer: found[layer] for layer in layers}
 
     def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
@@ -146,14 +145,14 @@ class FunctionExtractor(Extractor):
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `Extractor.check_image`."""
         super().check_image(shape, layer)
-        if layer != _IMAGE_LAYER and min(self._shapes(tuple(shape)).get(layer, (0,))) < 1:
+        if layer != IMAGE_LAYER and min(self._shapes(tuple(shape)).get(layer, (0,))) < 1:
             raise UserError(
                 f"the image is {shape[1]}×{shape[0]} pixels, too small for layer {layer!r} of"
                 f" {self.name}; take a larger image or a shallower layer."
             )
 
     def _evaluate(self, image):
-        return {_IMAGE_LAYER: image, **self.function(self.params, image)}
+        return {IMAGE_LAYER: image, **self.function(self.params, image)}
 
     def _shapes(self, shape):
         """{layer: (h, w, C)} for an image of this shape, in forward order."""
@@ -204,7 +203,7 @@ def _find_shapes(function, name, structure, leaves, shape):
             for layer, var in zip(names, jaxpr.jaxpr.outvars, strict=True)
         }
         names.sort(key=order.get)
-    return {_IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
+    return {IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
 
 
 def _count_parts(layer):

@@ -14,6 +14,8 @@ import jax
 
 from randviz.types import Array, Features, Image, UserError
 
+IMAGE_LAYER = "image"  # the input itself, a layer of every network
+
 
 class LayerNames:
     """Names of layers, checked and put in order.

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES, platform_of
-from randviz.networks.extractor import Extractor, LayerNames
+from randviz.networks.extractor import IMAGE_LAYER, Extractor, LayerNames
 from randviz.networks.layers import ACTIVATIONS, POOLINGS, Layer, Scope, walk_layers
 from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
 from randviz.types import Array, Features, Image, Params, UserError
 
-IMAGE_LAYER = "image"  # of every network: the input itself
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
 INITIALIZATIONS = ("auto", "normal", "he", "unit_norm")
@@ -219,6 +218,7 @@ class FeatureExtractor(nn.Module):
     Attributes:
       network: the architecture.
       layers: canonical names.
+      platform: where it is computed, see `conv.choose_method`; None is JAX's default device.
     """
 
     network: Network
@@ -307,7 +307,7 @@ class BoundNetwork(Extractor):
 
     def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
         """See `Extractor.scale_exponents`."""
-        found, exponent = {}, 0
+        found, exponent = {IMAGE_LAYER: 0}, 0
         for layer in walk_layers(self.network.layers):
             if layer.name in prepared.params:
                 pair = self.params[layer.name]["kernel"], prepared.params[layer.name]["kernel"]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.networks.conv import choose_method, platform_of, prepare_kernel
+from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.layers import ACTIVATIONS, Conv, walk_layers, walk_sides
 from randviz.types import Array, Params
 
@@ -52,7 +53,9 @@ def rescale_weights(
         for layer in walk_layers(path[:num_fixed])
         if layer.has_weights
     }
-    exponents = dict.fromkeys(("image", *(layer.name for layer in walk_layers(path))), jnp.int32(0))
+    exponents = dict.fromkeys(
+        (IMAGE_LAYER, *(layer.name for layer in walk_layers(path))), jnp.int32(0)
+    )
     if not names:
         return normalized, exponents
 

@@ -24,7 +24,12 @@ def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tupl
     Returns:
       {layer: {"kernel": (s, s, C_in, C_out) or (inputs, C), "bias": (C,)}}.
     """
-    layer = network.canonical_name(last_layer)
+    found = _find_shapes(network.for_one_evaluation(), network.canonical_name(last_layer))
+    return {layer: dict(shapes) for layer, shapes in found.items()}
+
+
+@functools.lru_cache(maxsize=256)
+def _find_shapes(network, layer):
     size = network.fc_image_size or 64
     image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
     variables = jax.eval_shape(FeatureExtractor(network, (layer,)).init, jax.random.key(0), image)
@@ -32,7 +37,7 @@ def weight_shapes(network: Network, last_layer: str) -> dict[str, dict[str, tupl
     return {step.name: shapes[step.name] for step in network.weighted_layers(layer)}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "last_layer", "draws"))
+@functools.partial(jax.jit, static_argnames=("network", "last_layer"))
 def random_weights(
     key: Key,
     network: Network,
@@ -152,7 +157,7 @@ def _scale_kernel(network: Network, layer: str, kernel: Array, scale: Array) -> 
     fan_in = kernel.size // kernel.shape[-1]
     he_scale = math.sqrt(ACTIVATIONS[network.activation].gain / fan_in)
     if layer in _find_first(network.layers):
-        he_scale /= 255 / 2 * np.mean(network.input_scale)
+        he_scale /= 255 / 2 * float(np.mean(network.input_scale))
     ends = _find_block_ends(network.layers)
     if layer in ends:
         he_scale /= math.sqrt(len(ends))

@@ -119,8 +119,9 @@ def predict_layers(
 
 def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None:
     path = network.up_to(last_layer)
-    if not isinstance(path[0], Conv):
-        raise UserError(f"the theory covers networks that begin with a convolution, not {path[0]}.")
+    if not path or not isinstance(path[0], Conv):
+        first = path[0].name if path else last_layer
+        raise UserError(f"the theory covers networks that begin with a convolution, not {first!r}.")
     uncovered = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     if uncovered:
         raise UserError(
@@ -134,8 +135,10 @@ def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None
         )
     if network.pooling != "avg" and any(isinstance(layer, Pool) for layer in path):
         raise UserError(f"the theory covers avg pooling, not {network.pooling!r}; take avg.")
-    if network.padding != "zero":
-        raise UserError(f"the theory covers zero padding, not {network.padding!r}; take zero.")
+    if network.padding_mode != "zero":
+        raise UserError(f"the theory covers zero padding, not {network.padding_mode!r}; take zero.")
+    if network.activation != "relu":
+        raise UserError(f"the theory covers the ReLU, not {network.activation!r}; take relu.")
     if np.any(network.input_offset or 0.0):
         raise UserError(
             f"the theory covers input offset 0, not {network.input_offset}, with which gradients"
@@ -162,7 +165,7 @@ def _follow_moments(
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
             covariance = convolve_covariance(
-                covariance, size=layer.size, border=layer.border, stride=layer.stride
+                covariance, size=layer.kernel_size, border=layer.padding, stride=layer.stride
             )
             covariance, fourth = rectify_covariance(scale**2 * channels * covariance)
             channels = layer.channels
@@ -172,7 +175,7 @@ def _follow_moments(
         else:
             # A channel's own share of the Gram matrix, `own`, stays what it was: exact where a
             # window's features are proportional to each other, and nearly so in pictures.
-            covariance = pool_covariance(covariance, size=layer.size, stride=layer.stride)
+            covariance = pool_covariance(covariance, size=layer.window_size, stride=layer.stride)
         texture_loss = np.mean(np.square(covariance)) / 4 * (1 + (own - 1) / channels) * below
         moments[layer.name] = _Moments(
             mean_variance(covariance), float(growth), float(texture_loss)
