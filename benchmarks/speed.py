@@ -1,9 +1,9 @@
 """Compares this program's speed on a CPU with PyTorch's.
 
 Claim: an evaluation of an objective, and a descent to the same loss, take less time here than in
-the fastest of PyTorch's usual ways; and the first line of progress comes soon.
+the fastest of PyTorch's usual backends; and the first line of progress comes soon.
 Expect: about half an hour on two cores at the default sizes, which nothing else may use meanwhile;
-table.md, speed.png, result.json, rows.jsonl, and as the last line a JSON object with the ratios,
+table.md, speed.png, result.json, records.jsonl, and as the last line a JSON object with the ratios,
 above 1 where this program is faster. PyTorch comes with `pip install 'randviz[bench]'`.
 
 Example:
@@ -32,19 +32,22 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import solvers
-from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_ways, to_batch
-from randviz.descent import lbfgs
-from randviz.experiments.command import Descent, run_module
+from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_backends, to_batch
+from randviz.commands.inputs import SeedSettings
+from randviz.descent import descent
+from randviz.descent.lbfgs import MEMORY
+from randviz.descent.solver import Objective
 from randviz.host.charts import format_markdown
 from randviz.host.images import replace_atomically
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.runs import write_record
-from randviz.host.settings import CommandSettings, setting
+from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.types import Array, Image, UserError
 
 PARTS = ("evaluation", "descent", "start")
-EVALUATION_WAYS = ("randviz", "eager", "channels_last", "compile")
-DESCENT_WAYS = ("randviz", "lbfgs", "strong_wolfe", "scipy")
+EVALUATION_BACKENDS = ("randviz", "eager", "channels_last", "compile")
+DESCENT_METHODS = ("randviz", "lbfgs", "strong_wolfe", "scipy")
 
 _EVALUATED_LAYER, _INVERTED_LAYER = "conv5_1", "conv3_1"
 # PyTorch's OpenMP workers go on spinning for a while after their work and would slow down the next.
@@ -58,7 +61,7 @@ _PATIENCE = 1.5  # how many evaluations a descent may take, as a multiple of the
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings):
     """Settings of the comparison."""
 
     parts: tuple[str, ...] = setting(PARTS, "What is measured: evaluation, descent, start.")
@@ -70,15 +73,14 @@ class Settings(CommandSettings):
     sizes: tuple[str, ...] = setting(
         ("64", "128", "256", "512"), "Longest sides in pixels at which evaluations are timed."
     )
-    repeats: int = setting(7, "Timings of each way, of which the median counts.", lower_bound=1)
+    repeats: int = setting(7, "Timings of each backend, of which the median counts.", lower_bound=1)
     descent_size: int = setting(128, "Longest side in pixels of the descents.", lower_bound=16)
     num_steps: int = setting(200, "Steps of the descents.", lower_bound=1)
     descent_repeats: int = setting(3, "Timings of each descent; the median counts.", lower_bound=1)
-    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
-    out_dir: str = setting("out/speed", "Folder for rows, table, plot and record.")
+    out_dir: str = "out/speed"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each size, each problem, and the start, as far as they are asked for.
 
     Raises:
@@ -95,32 +97,32 @@ def cells(settings: Settings) -> list[Row]:
         "descent": [{"kind": "descent", "problem": problem} for problem in solvers.PROBLEMS],
         "start": [{"kind": "start"}],
     }
-    return [cell for part in PARTS if part in settings.parts for cell in found[part]]
+    return [trial for part in PARTS if part in settings.parts for trial in found[part]]
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """The largest inversion, in this program's own time: PyTorch's is not estimated."""
     size = settings.descent_size
     if "evaluation" in settings.parts:
         size = max(size, *map(int, settings.sizes))
     problem = _make_problem(settings, "inversion", layer=_EVALUATED_LAYER, image_size=size)
     num_steps = settings.descent_repeats * settings.num_steps * len(solvers.PROBLEMS)
-    return Descent(*problem, num_steps)
+    return Workload(*problem, num_steps)
 
 
-def measure(settings: Settings, cell: Row) -> Row:
-    """Times one cell with all its ways."""
-    if cell["kind"] == "evaluation":
-        metadata = _measure_evaluation(settings, cell["size"])
-    elif cell["kind"] == "descent":
-        metadata = _measure_descent(settings, cell["problem"])
+def measure(settings: Settings, trial: Trial) -> Record:
+    """Times one trial with all its backends."""
+    if trial["kind"] == "evaluation":
+        metadata = _measure_evaluation(settings, trial["size"])
+    elif trial["kind"] == "descent":
+        metadata = _measure_descent(settings, trial["problem"])
     else:
         metadata = _measure_start()
     return {"threads": count_threads(), **metadata}
 
 
 @jax.jit
-def _evaluate(objective: lbfgs.Objective, image: Image, count: Array, step: Array):
+def _evaluate(objective: Objective, image: Image, count: Array, step: Array):
     """Evaluates some times in one program, whose temporaries are allocated once, as in a descent.
 
     Each evaluation is of where the one before led to, so that none can be left out; with a step of
@@ -138,7 +140,7 @@ def _evaluate(objective: lbfgs.Objective, image: Image, count: Array, step: Arra
 
 def _make_problem(
     settings: Settings, problem: str, *, layer: str, image_size: int
-) -> tuple[Callable[[], lbfgs.Objective], Image]:
+) -> tuple[Callable[[], Objective], Image]:
     names = ("image", "texture_image", "style_image", "seed")
     shared = {name: getattr(settings, name) for name in names}
     return solvers.make_problem(
@@ -146,10 +148,8 @@ def _make_problem(
     )
 
 
-def find_difference(
-    objective: lbfgs.Objective, start: Image, ways: Mapping[str, Evaluate]
-) -> float:
-    """How far PyTorch's loss or gradient is from ours, relative to ours, in the worst way.
+def find_difference(objective: Objective, start: Image, backends: Mapping[str, Evaluate]) -> float:
+    """How far PyTorch's loss or gradient is from ours, relative to ours, with the worst backend.
 
     Where a ReLU's input is zero within rounding, one side may have it on and the other off, and a
     single one can change the gradient by a thousandth. So the median over three shades counts.
@@ -158,7 +158,7 @@ def find_difference(
     for shade in _SHADES:
         image = start * shade
         loss, gradient = _evaluate(objective, image, 1, 0.0)
-        for evaluate in ways.values():
+        for evaluate in backends.values():
             found, slope = evaluate(to_batch(image))
             slope = slope[0].permute(1, 2, 0).numpy()
             of_loss = abs(float(found) - float(loss)) / abs(float(loss))
@@ -197,18 +197,18 @@ def _repeat(evaluate: Evaluate, image: Any, count: int) -> None:
         evaluate(image)
 
 
-def _measure_evaluation(settings: Settings, size: int) -> Row:
-    """Times value and gradient of an inversion, all ways in turn, several times."""
+def _measure_evaluation(settings: Settings, size: int) -> Record:
+    """Times value and gradient of an inversion, all backends in turn, several times."""
     make_objective, start = _make_problem(
         settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
     )
     objective = make_objective()
     tensor = to_batch(start)
-    ways, failure = make_ways(objective, tensor)
-    difference = find_difference(objective, start, ways)
+    backends, failure = make_backends(objective, tensor)
+    difference = find_difference(objective, start, backends)
     contestants = {
         "randviz": lambda count: jax.block_until_ready(_evaluate(objective, start, count, 0.0)),
-        **{name: functools.partial(_repeat, way, tensor) for name, way in ways.items()},
+        **{name: functools.partial(_repeat, backend, tensor) for name, backend in backends.items()},
     }
     count = min(max(_PIXELS // size**2, _FEWEST), _MOST)
     seconds = {name: [] for name in contestants}
@@ -224,7 +224,7 @@ def _measure_evaluation(settings: Settings, size: int) -> Row:
         "compile_failure": failure,
         "milliseconds": {
             name: round(1000 * statistics.median(seconds[name]), 3) if name in seconds else None
-            for name in EVALUATION_WAYS
+            for name in EVALUATION_BACKENDS
         },
     }
 
@@ -254,17 +254,17 @@ class _Watch:
             raise _Enough
 
 
-def _descend_here(objective: lbfgs.Objective, start: Image, num_steps: int) -> _Watch:
+def _descend_here(objective: Objective, start: Image, num_steps: int) -> _Watch:
     """This program's descent; its compilation is not counted."""
-    state = lbfgs.init(objective, start)
-    jax.block_until_ready(lbfgs.advance(objective, state, num_steps=1))
+    state = descent.init(objective, start)
+    jax.block_until_ready(descent.advance(objective, state, num_steps=1))
     time.sleep(_PAUSE)
     watch = _Watch()
-    state = lbfgs.init(objective, start)
+    state = descent.init(objective, start)
     with contextlib.suppress(_Enough):
         for step in range(0, num_steps, _CHUNK):
             count = min(_CHUNK, num_steps - step)
-            state, trace = lbfgs.advance(objective, state, num_steps=count)
+            state, trace = descent.advance(objective, state, num_steps=count)
             watch.note(float(np.min(trace.loss)))
     return watch
 
@@ -324,7 +324,7 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
             options={
                 "maxiter": 10**6,
                 "maxfun": 10**6,
-                "maxcor": lbfgs.MEMORY,
+                "maxcor": MEMORY,
                 "ftol": 0,
                 "gtol": 0,
             },
@@ -332,25 +332,25 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
     return watch
 
 
-def _measure_descent(settings: Settings, problem: str) -> Row:
+def _measure_descent(settings: Settings, problem: str) -> Record:
     """Times descents to the loss that both we and a searching L-BFGS reach in so many steps."""
     make_objective, start = _make_problem(
         settings, problem, layer=_INVERTED_LAYER, image_size=settings.descent_size
     )
     objective = make_objective()
     tensor = to_batch(start)
-    ways, _ = make_ways(objective, tensor)
-    difference = find_difference(objective, start, ways)
+    backends, _ = make_backends(objective, tensor)
+    difference = find_difference(objective, start, backends)
     before = _read_clocks()
-    # The descents of PyTorch get its fastest way to evaluate.
+    # The descents of PyTorch get its fastest backend.
     paces = {
         name: statistics.median(
-            _time(functools.partial(_repeat, way, tensor), _FEWEST) for _ in range(3)
+            _time(functools.partial(_repeat, backend, tensor), _FEWEST) for _ in range(3)
         )
-        for name, way in ways.items()
+        for name, backend in backends.items()
     }
     fastest = min(paces, key=paces.get)
-    evaluate, num_steps = ways[fastest], settings.num_steps
+    evaluate, num_steps = backends[fastest], settings.num_steps
 
     limit = math.ceil(_PATIENCE * num_steps)
     # A first run, not timed, finds the loss that both reach.
@@ -371,12 +371,12 @@ def _measure_descent(settings: Settings, problem: str) -> Row:
         {name: descend() for name, descend in contestants.items()}
         for _ in range(settings.descent_repeats)
     ]
-    times = {name: [_time_to(target, each[name]) for each in rounds] for name in DESCENT_WAYS}
+    times = {name: [_time_to(target, each[name]) for each in rounds] for name in DESCENT_METHODS}
     return {
         "pixels": f"{start.shape[1]}x{start.shape[0]}",
         "difference": difference,
         "others": _count_others(before),
-        "torch_way": fastest,
+        "torch_backend": fastest,
         "target": target,
         "seconds": {
             name: None if None in each else statistics.median(each) for name, each in times.items()
@@ -392,7 +392,7 @@ def _time_to(target: float, watch: _Watch) -> float | None:
     return next((round(seconds, 3) for seconds, loss in watch.curve if loss <= target), None)
 
 
-def _measure_start() -> Row:
+def _measure_start() -> Record:
     """Times a command up to its first line of progress, before and after it was compiled."""
     with tempfile.TemporaryDirectory() as folder:
         cache = os.path.join(folder, "cache")
@@ -423,7 +423,7 @@ def find_ratio(times: Mapping[str, float | None]) -> float | None:
     """How often our time goes into the best of the others': above 1 we are faster.
 
     Args:
-      times: of each way, "randviz" among them; None where it has none.
+      times: of each backend or method, "randviz" among them; None where it has none.
 
     Returns:
       The ratio, or None if there is nothing to compare.
@@ -433,10 +433,10 @@ def find_ratio(times: Mapping[str, float | None]) -> float | None:
     return round(min(others) / ours, 3) if others and ours else None
 
 
-def summarize(settings: Settings, rows: list[Row]) -> dict[str, Any]:
+def summarize(settings: Settings, records: list[Record]) -> dict[str, Any]:
     """The numbers of the JSON line; None for what was not measured."""
-    evaluations, descents, start = _sort(rows)
-    ratios = {size: find_ratio(row["milliseconds"]) for size, row in evaluations.items()}
+    evaluations, descents, start = _sort(records)
+    ratios = {size: find_ratio(record["milliseconds"]) for size, record in evaluations.items()}
     return {
         "evaluation_ratio_256": ratios.get(256),
         "evaluation_ratio": {size: ratios.get(int(size)) for size in settings.sizes},
@@ -446,57 +446,57 @@ def summarize(settings: Settings, rows: list[Row]) -> dict[str, Any]:
         },
         "cold_start_s": start.get("cold_s"),
         "warm_start_s": start.get("warm_s"),
-        "threads": rows[0]["threads"] if rows else None,
+        "threads": records[0]["threads"] if records else None,
         "largest_difference": max(
-            (row["difference"] for row in (*evaluations.values(), *descents.values())),
+            (record["difference"] for record in (*evaluations.values(), *descents.values())),
             default=None,
         ),
-        "other_processes_cores": max((row["others"] for row in rows), default=None),
+        "other_processes_cores": max((record["others"] for record in records), default=None),
     }
 
 
-def _sort(rows: list[Row]) -> tuple[dict[int, Row], dict[str, Row], Row]:
-    """{size: row}, {problem: row}, and the start's row, empty if there is none."""
-    of_kind = lambda kind: [row for row in rows if row["cell"]["kind"] == kind]
-    evaluations = {row["cell"]["size"]: row for row in of_kind("evaluation")}
-    descents = {row["cell"]["problem"]: row for row in of_kind("descent")}
+def _sort(records: list[Record]) -> tuple[dict[int, Record], dict[str, Record], Record]:
+    """{size: record}, {problem: record}, and the start's record, empty if there is none."""
+    of_kind = lambda kind: [record for record in records if record["trial"]["kind"] == kind]
+    evaluations = {record["trial"]["size"]: record for record in of_kind("evaluation")}
+    descents = {record["trial"]["problem"]: record for record in of_kind("descent")}
     return evaluations, descents, next(iter(of_kind("start")), {})
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes table, plot and result, prints the table, and ends with the JSON line."""
-    table = _format_tables(rows)
-    result = summarize(settings, rows)
+    table = _format_tables(records)
+    result = summarize(settings, records)
     with replace_atomically(folder / "table.md") as temporary:
         temporary.write_text(table + "\n")
     with replace_atomically(folder / "speed.png") as temporary:
-        _draw_figure(rows).savefig(temporary, dpi=120)
+        _draw_figure(records).savefig(temporary, dpi=120)
     write_record(folder / "result.json", result)
     print(table)
     print(json.dumps(result))
 
 
-def _format_tables(rows: list[Row]) -> str:
-    evaluations, descents, start = _sort(rows)
+def _format_tables(records: list[Record]) -> str:
+    evaluations, descents, start = _sort(records)
     tables = []
     if evaluations:
-        header = ("size", *(f"{name}, ms" for name in EVALUATION_WAYS), "ratio", "difference")
+        header = ("size", *(f"{name}, ms" for name in EVALUATION_BACKENDS), "ratio", "difference")
         lines = [
-            _format_line(row["pixels"], row, row["milliseconds"], EVALUATION_WAYS)
-            for row in evaluations.values()
+            _format_line(record["pixels"], record, record["milliseconds"], EVALUATION_BACKENDS)
+            for record in evaluations.values()
         ]
         tables.append(format_markdown(header, lines))
         tables += sorted(
             {
-                f"torch.compile failed: {row['compile_failure']}"
-                for row in evaluations.values()
-                if row["compile_failure"]
+                f"torch.compile failed: {record['compile_failure']}"
+                for record in evaluations.values()
+                if record["compile_failure"]
             }
         )
     if descents:
         header = (
             "descent",
-            *(f"{name}, s" for name in DESCENT_WAYS),
+            *(f"{name}, s" for name in DESCENT_METHODS),
             "ratio",
             "difference",
             "loss reached",
@@ -504,50 +504,50 @@ def _format_tables(rows: list[Row]) -> str:
         )
         lines = [
             (
-                *_format_line(problem, row, row["seconds"], DESCENT_WAYS),
-                f"{row['target']:.4g}",
-                row["torch_way"],
+                *_format_line(problem, record, record["seconds"], DESCENT_METHODS),
+                f"{record['target']:.4g}",
+                record["torch_backend"],
             )
-            for problem, row in descents.items()
+            for problem, record in descents.items()
         ]
         tables.append(format_markdown(header, lines))
     if start:
         header = ("first line of progress", "s")
         tables.append(format_markdown(header, [(n, start[f"{n}_s"]) for n in ("cold", "warm")]))
-    if rows:
-        busiest = max(row["others"] for row in rows)
+    if records:
+        busiest = max(record["others"] for record in records)
         tables.append(f"Other processes used up to {busiest:.2f} cores meanwhile.")
     return "\n\n".join(tables)
 
 
 def _format_line(
-    name: str, row: Row, times: Mapping[str, float | None], ways: Sequence[str]
+    label: str, record: Record, times: Mapping[str, float | None], names: Sequence[str]
 ) -> list[str]:
-    numbers = [*(times[way] for way in ways), find_ratio(times)]
+    numbers = [*(times[name] for name in names), find_ratio(times)]
     texts = ["-" if number is None else f"{number:.4g}" for number in numbers]
-    return [name, *texts, f"{row['difference']:.1e}"]
+    return [label, *texts, f"{record['difference']:.1e}"]
 
 
-def _draw_figure(rows: list[Row]) -> matplotlib.figure.Figure:
+def _draw_figure(records: list[Record]) -> matplotlib.figure.Figure:
     """Milliseconds by size, then the loss by time of each descent."""
-    evaluations, descents, _ = _sort(rows)
+    evaluations, descents, _ = _sort(records)
     count = 1 + len(descents)
     figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4), layout="constrained")
     first, *others = figure.subplots(1, count, squeeze=False)[0]
-    for way in EVALUATION_WAYS:
+    for backend in EVALUATION_BACKENDS:
         points = [
-            (size, row["milliseconds"][way])
-            for size, row in sorted(evaluations.items())
-            if row["milliseconds"][way] is not None
+            (size, record["milliseconds"][backend])
+            for size, record in sorted(evaluations.items())
+            if record["milliseconds"][backend] is not None
         ]
         if points:
-            first.loglog(*zip(*points, strict=True), marker="o", label=way)
+            first.loglog(*zip(*points, strict=True), marker="o", label=backend)
     first.set(title="evaluation", xlabel="longest side, pixels", ylabel="ms")
-    for panel, (problem, row) in zip(others, descents.items(), strict=True):
-        for way in DESCENT_WAYS:
-            if row["curves"][way]:
-                panel.semilogy(*zip(*row["curves"][way], strict=True), label=way)
-        panel.axhline(row["target"], color="grey", linewidth=0.5)
+    for panel, (problem, record) in zip(others, descents.items(), strict=True):
+        for method in DESCENT_METHODS:
+            if record["curves"][method]:
+                panel.semilogy(*zip(*record["curves"][method], strict=True), label=method)
+        panel.axhline(record["target"], color="grey", linewidth=0.5)
         panel.set(title=problem, xlabel="s", ylabel="loss")
     for panel in (first, *others):
         if panel.get_legend_handles_labels()[0]:

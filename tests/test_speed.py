@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import speed
-from benchmarks import torch_reference as torch_twins
+from benchmarks import speed, torch_reference
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.style import Style
 from randviz.tasks.texture import Texture
@@ -16,7 +15,7 @@ from randviz.types import UserError
 
 ROWS = [
     {
-        "cell": {"kind": "evaluation", "size": 64},
+        "trial": {"kind": "evaluation", "size": 64},
         "threads": 2,
         "pixels": "64x64",
         "evaluations": 20,
@@ -26,7 +25,7 @@ ROWS = [
         "milliseconds": {"randviz": 10.0, "eager": 30.0, "channels_last": 25.0, "compile": None},
     },
     {
-        "cell": {"kind": "evaluation", "size": 256},
+        "trial": {"kind": "evaluation", "size": 256},
         "threads": 2,
         "pixels": "256x256",
         "evaluations": 4,
@@ -36,12 +35,12 @@ ROWS = [
         "milliseconds": {"randviz": 200.0, "eager": 300, "channels_last": 250, "compile": 100.0},
     },
     {
-        "cell": {"kind": "descent", "problem": "texture"},
+        "trial": {"kind": "descent", "problem": "texture"},
         "threads": 2,
         "pixels": "128x128",
         "difference": 1e-4,
         "others": 0.1,
-        "torch_way": "eager",
+        "torch_backend": "eager",
         "target": 0.5,
         "seconds": {"randviz": 4.0, "lbfgs": None, "strong_wolfe": 8.0, "scipy": 6.0},
         "curves": {
@@ -51,7 +50,7 @@ ROWS = [
             "scipy": [[6, 0.5]],
         },
     },
-    {"cell": {"kind": "start"}, "threads": 2, "others": 0.0, "cold_s": 9.0, "warm_s": 3.0},
+    {"trial": {"kind": "start"}, "threads": 2, "others": 0.0, "cold_s": 9.0, "warm_s": 3.0},
 ]
 
 
@@ -94,34 +93,34 @@ def test_a_ratio_needs_both_sides():
     assert speed.find_ratio({"randviz": None, "eager": 2.0}) is None
 
 
-def test_parts_choose_the_cells():
+def test_parts_choose_the_trials():
     settings = speed.Settings(parts=("start", "evaluation"), sizes=("64",))
-    assert speed.cells(settings) == [{"kind": "evaluation", "size": 64}, {"kind": "start"}]
+    assert speed.list_trials(settings) == [{"kind": "evaluation", "size": 64}, {"kind": "start"}]
     for wrong in (speed.Settings(parts=("end",)), speed.Settings(sizes=("big",))):
         with pytest.raises(UserError):
-            speed.cells(wrong)
+            speed.list_trials(wrong)
 
 
 @pytest.fixture(scope="module")
 def objectives(tiny, params, image, other_image):
-    layers = ("conv1_1", "conv2_1")
+    layers, network = ("conv1_1", "conv2_1"), tiny.bind(params)
     return {
-        "inversion": Inversion.of(tiny, params, image, layer="conv2_1", tv_weight=0.3),
-        "texture": Texture.of(tiny, params, image, layers=layers),
-        "style": Style.of(
-            tiny, params, image, other_image, content_layers=("conv1_2",), style_layers=layers
+        "inversion": Inversion(layer="conv2_1", tv_weight=0.3).of(network, image),
+        "texture": Texture(layers=layers).of(network, image),
+        "style": Style(content_layers=("conv1_2",), style_layers=layers).of(
+            network, image, other_image
         ),
     }
 
 
 @pytest.mark.parametrize("problem", ["inversion", "texture", "style"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_twin_is_the_same_function(objectives, other_image, problem, channels_last):
+def test_the_reference_is_the_same_function(objectives, other_image, problem, channels_last):
     torch = pytest.importorskip("torch")
     objective = objectives[problem]
     loss, gradient = jax.jit(jax.value_and_grad(objective))(other_image)
     tensor = torch.tensor(np.asarray(other_image)).permute(2, 0, 1)[None].requires_grad_()
-    found = torch_twins.make_twin(objective, channels_last=channels_last)(tensor)
+    found = torch_reference.make_reference(objective, channels_last=channels_last)(tensor)
     found.backward()
     np.testing.assert_allclose(found.item(), loss, rtol=1e-5)
     slope = tensor.grad[0].permute(1, 2, 0).numpy()
@@ -133,6 +132,6 @@ def test_without_torch_the_user_is_told_what_to_install(monkeypatch, tiny, objec
     monkeypatch.setitem(sys.modules, "torch", None)
     problem = (lambda: objectives["inversion"], np.zeros((12, 16, 3)))
     monkeypatch.setattr(speed.solvers, "make_problem", lambda *_: problem)
-    cell = speed.cells(speed.Settings(parts=(part,)))[0]
+    trial = speed.list_trials(speed.Settings(parts=(part,)))[0]
     with pytest.raises(UserError, match=r"randviz\[bench\]"):
-        speed.measure(speed.Settings(), cell)
+        speed.measure(speed.Settings(), trial)

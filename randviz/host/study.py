@@ -184,14 +184,14 @@ def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records
             f"{records.folder} holds records of {len(files)} files of trained weights; choose"
             " another --out_dir."
         )
-    study.plot(settings, in_order, records.folder)
+    print(f"{study.name}: {len(in_order)} records in {records.folder}")
     if study.judge:
         claims = study.judge(settings, in_order)
         saved = [claim._asdict() for claim in claims]
         write_record(records.folder / "claims.json", {"claims": saved})
         for claim in claims:
             print(f"{study.name}: {claim.verdict}: {claim.statement} ({claim.why})")
-    print(f"{study.name}: wrote {records.folder}")
+    study.plot(settings, in_order, records.folder)
 
 
 def _check_resources(study: Study, settings: Any) -> None:
