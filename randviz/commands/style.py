@@ -22,6 +22,8 @@ from randviz.commands.inputs import check_reach, load_picture, make_keys, make_s
 from randviz.commands.network_choice import choose_network
 from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
+from randviz.networks.extractor import IMAGE_LAYER
+from randviz.networks.network import Network
 from randviz.objectives.building import WEIGHTINGS
 from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
 from randviz.tasks import style
@@ -44,10 +46,14 @@ class Settings(DescentSettings):
         (), "How much each painting counts, numbers separated by commas; equal if not given."
     )
     content_layers: tuple[str, ...] = setting(
-        style.CONTENT_LAYERS, "Layers whose features are matched to the photograph's."
+        (),
+        "Layers whose features are matched to the photograph's; by default conv2_2, and in a"
+        " network without it the first at the second resolution, or the image itself.",
     )
     style_layers: tuple[str, ...] = setting(
-        style.STYLE_LAYERS, "Layers whose statistics are matched to the painting's."
+        (),
+        "Layers whose statistics are matched to the painting's; by default the first at each of the"
+        " first five resolutions, conv1_1 to conv5_1 in VGG-19.",
     )
     statistic: str = setting(
         "gram", "What of each style layer's features is compared.", choices=tuple(STATISTICS)
@@ -85,8 +91,8 @@ def run(settings: Settings) -> None:
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
     choice = choose_network(settings)
     network = choice.network.with_offset(style.INPUT_OFFSET)
-    content_layers = network.canonical_names(settings.content_layers)
-    style_layers = network.canonical_names(settings.style_layers)
+    content_layers = network.canonical_names(settings.content_layers or find_content_layer(network))
+    style_layers = network.canonical_names(settings.style_layers or network.scale_layers[:5])
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
     check_reach(content, network, deepest)
     for painting in paintings:
@@ -129,6 +135,14 @@ def run(settings: Settings) -> None:
             ),
         )
     )
+
+
+def find_content_layer(network: Network) -> str:
+    """The layer whose features keep the content, where none is named."""
+    (preferred,) = style.CONTENT_LAYERS
+    if preferred in network.layer_names:
+        return preferred
+    return network.scale_layers[1] if len(network.scale_layers) > 1 else IMAGE_LAYER
 
 
 def read_blend_weights(words: Sequence[str], count: int) -> list[float] | None:

@@ -39,7 +39,9 @@ class Settings(DescentSettings):
 
     texture_image: str = setting("", "The texture: a path, or the name of a sample.")
     layers: tuple[str, ...] = setting(
-        texture.LAYERS, "The layers whose statistics are matched, separated by commas."
+        (),
+        "The layers whose statistics are matched, separated by commas; by default the first at each"
+        " of the first four resolutions, conv1_1 to conv4_1 in VGG-19.",
     )
     statistic: str = setting(
         "gram", "What of each layer's features is compared.", choices=tuple(STATISTICS)
@@ -62,7 +64,7 @@ def run(settings: Settings) -> None:
     )
     choice = choose_network(settings)
     network = choice.network.with_offset(texture.INPUT_OFFSET)
-    layers = network.canonical_names(settings.layers)
+    layers = network.canonical_names(settings.layers or network.scale_layers[:4])
     height, width = read_size(settings.output_size) or picture.image.shape[:2]
     check_reach(picture, network, layers[-1])
     network.check_image((height, width, 3), layers[-1])

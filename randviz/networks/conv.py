@@ -1,6 +1,6 @@
 """What the networks are made of: convolution, pooling, local response normalisation.
 
-The convolution carries its own differentiation rule. Inside `while_loop`, `scan` or `fori_loop`,
+The convolution defines its own transpose (`bilinear`). Inside `while_loop`, `scan` or `fori_loop`,
 XLA:CPU runs the input gradient that autodiff derives (a convolution with dilated or reversed
 operands) two to four times slower than outside a loop, and a descent is a loop. The same gradient
 written as an ordinary forward convolution, with the kernel flipped in space and transposed in

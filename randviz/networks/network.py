@@ -20,6 +20,7 @@ from randviz.types import Array, Features, Image, Params, UserError
 
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
+_LARGE_SIDE = 2**12  # in pixels, of an image that reaches every layer
 INITIALIZATIONS = ("auto", "normal", "he", "unit_norm")
 
 
@@ -124,6 +125,27 @@ class Network(LayerNames):
         for count, step in enumerate(self.layers, 1):
             if any(inner.name == layer for inner in walk_layers((step,))):
                 return self.layers[:count]
+
+    @property
+    def scale_layers(self) -> tuple[str, ...]:
+        """The first layer with weights, or block of layers, at each resolution.
+
+        Example:
+          >>> from randviz.networks.catalog import NETWORKS
+          >>> NETWORKS["vgg16"].scale_layers
+          ('conv1_1', 'conv2_1', 'conv3_1', 'conv4_1', 'conv5_1')
+          >>> NETWORKS["resnet18"].scale_layers[:3]
+          ('conv1', 'stage1_block1', 'stage2_block1')
+        """
+        found: dict[int, str] = {}
+        side = _LARGE_SIDE
+        for layer in self.layers:
+            if layer.needs_fixed_size:
+                break
+            side = layer.output_side(side)
+            if layer.has_weights or layer.branches:
+                found.setdefault(side, layer.name)
+        return tuple(found.values())
 
     def weighted_layers(self, last_layer: str) -> tuple[Layer, ...]:
         """The layers with weights in forward order down to one, those inside others included."""

@@ -1,0 +1,49 @@
+"""The core under `jax_enable_x64`: the same weights, and everything stays float32."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from conftest import TINY
+
+import randviz as rv
+from randviz.networks.weights import random_weights
+from randviz.objectives.losses import content_layer_weights, texture_layer_weights
+
+LAYERS = ("conv1_1", "conv2_1")
+
+
+def descend():
+    """{name: array} of weights, features, layer weights and a short descent."""
+    image = np.random.default_rng(1).uniform(size=(12, 16, 3)).astype(np.float32)
+    params = random_weights(jax.random.key(7), TINY, scale=np.float64(0.015), last_layer="pool2")
+    found = {
+        "weights": params,
+        "features": rv.features(TINY, params, image, LAYERS),
+        "content weights": content_layer_weights(TINY, params, image, LAYERS),
+        "texture weights": texture_layer_weights(TINY, params, image, LAYERS),
+        "image": rv.invert(
+            jax.random.key(1), TINY, params, image, layer="conv2_1", num_steps=3
+        ).image,
+    }
+    leaves, _ = jax.tree.flatten_with_path(found)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def test_a_descent_under_x64_is_the_same(tmp_path):
+    env = {**os.environ, "JAX_ENABLE_X64": "1"}
+    path = tmp_path / "found.npz"
+    subprocess.run([sys.executable, __file__, path], env=env, check=True)
+    found, expected = np.load(path), descend()
+    assert set(found) == {"x64", *expected} and found["x64"]
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32, name
+        if "weights']['conv" in name and "kernel" in name:
+            np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], x64=jax.config.jax_enable_x64, **descend())
