@@ -7,10 +7,10 @@ import sys
 import jax
 import numpy as np
 from conftest import TINY
+from randviz.objectives.losses import content_layer_weights, texture_layer_weights
 
 import randviz as rv
 from randviz.networks.weights import random_weights
-from randviz.objectives.losses import content_layer_weights, texture_layer_weights
 
 LAYERS = ("conv1_1", "conv2_1")
 
