@@ -24,7 +24,8 @@ import scipy.optimize
 from flax import struct
 
 from randviz.commands.inputs import make_keys
-from randviz.descent import lbfgs
+from randviz.descent import descent
+from randviz.descent.solver import Objective, Solver
 from randviz.experiments.command import Descent, run_module
 from randviz.host.images import load_image, replace_atomically
 from randviz.host.records import Row
@@ -39,7 +40,7 @@ from randviz.tasks.texture import Texture
 from randviz.types import Array, Image
 
 PROBLEMS = ("inversion", "texture", "style")
-SOLVERS = (*lbfgs.SOLVERS, "scipy")
+SOLVERS = (*descent.SOLVERS, "scipy")
 MEMORY = 20
 
 
@@ -68,7 +69,7 @@ class Counted:
       objective: image → scalar.
     """
 
-    objective: lbfgs.Objective
+    objective: Objective
 
     def __call__(self, image: Image) -> Array:
         return _count(self.objective(image))
@@ -96,22 +97,21 @@ def cells(settings: Settings) -> list[Row]:
     return [{"problem": problem, "solver": solver} for problem in PROBLEMS for solver in SOLVERS]
 
 
-def make_problem(settings: Settings, problem: str) -> tuple[Callable[[], lbfgs.Objective], Image]:
+def make_problem(settings: Settings, problem: str) -> tuple[Callable[[], Objective], Image]:
     """What makes the objective of one of the three problems, and where its descent starts."""
     size = settings.image_size
     weights_key, noise_key = make_keys(settings.seed)
-    network = VGG19
-    params = random_weights(weights_key, network)
+    network = VGG19.bind(random_weights(weights_key, VGG19))
     image = jnp.asarray(load_image(settings.image, image_size=size))
     if problem == "inversion":
-        make = functools.partial(Inversion.of, network, params, image, layer=settings.layer)
+        make = functools.partial(Inversion(layer=settings.layer).of, network, image)
         return make, sample_noise_image(noise_key, image.shape[:2], std=inversion.NOISE_STD)
     if problem == "texture":
         source = jnp.asarray(load_image(settings.texture_image, image_size=size))
-        make = functools.partial(Texture.of, network, params, source)
+        make = functools.partial(Texture().of, network, source)
         return make, sample_noise_image(noise_key, source.shape[:2], std=texture.NOISE_STD)
     painting = jnp.asarray(load_image(settings.style_image, image_size=size))
-    return functools.partial(Style.of, network, params, image, painting), image
+    return functools.partial(Style().of, network, image, painting), image
 
 
 def largest(settings: Settings) -> Descent:
@@ -124,7 +124,9 @@ def measure(settings: Settings, cell: Row) -> Row:
     """Descends twice: once on the clock, and once counting evaluations."""
     make_objective, start = make_problem(settings, cell["problem"])
     objective = make_objective()
-    descend = descend_with_scipy if cell["solver"] == "scipy" else _descend(cell["solver"])
+    descend = descend_with_scipy
+    if cell["solver"] != "scipy":
+        descend = _descend_with(descent.find_solver(cell["solver"], memory=MEMORY))
     descend(objective, start, 2)  # compiles
     began = time.perf_counter()
     losses = descend(objective, start, settings.num_steps)
@@ -143,21 +145,21 @@ def measure(settings: Settings, cell: Row) -> Row:
     }
 
 
-def _descend(solver: str) -> Callable[[lbfgs.Objective, Image, int], list[float]]:
-    def descend(objective: lbfgs.Objective, start: Image, num_steps: int) -> list[float]:
-        state = lbfgs.init(objective, start, solver=solver, memory=MEMORY)
+def _descend_with(solver: Solver) -> Callable[[Objective, Image, int], list[float]]:
+    def descend(objective: Objective, start: Image, num_steps: int) -> list[float]:
+        state = descent.init(objective, start, num_steps=num_steps, solver=solver)
         losses = []
         # In chunks, so that two steps compile the program that three hundred run.
         while len(losses) < num_steps:
             count = min(50, num_steps - len(losses))
-            state, trace = lbfgs.advance(objective, state, num_steps=count, solver=solver)
+            state, trace = descent.advance(objective, state, num_steps=count, solver=solver)
             losses += np.asarray(trace.loss).tolist()
         return losses
 
     return descend
 
 
-def descend_with_scipy(objective: lbfgs.Objective, start: Image, num_steps: int) -> list[float]:
+def descend_with_scipy(objective: Objective, start: Image, num_steps: int) -> list[float]:
     """The loss after each step of scipy's L-BFGS-B with the same memory and no tolerance."""
     losses = []
 
@@ -179,7 +181,7 @@ def descend_with_scipy(objective: lbfgs.Objective, start: Image, num_steps: int)
 
 
 @jax.jit
-def _value_and_grad(objective: lbfgs.Objective, image: Image):
+def _value_and_grad(objective: Objective, image: Image):
     return jax.value_and_grad(objective)(image)
 
 

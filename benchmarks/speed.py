@@ -1,7 +1,7 @@
 """Compares this program's speed on a CPU with PyTorch's.
 
 Claim: an evaluation of an objective, and a descent to the same loss, take less time here than in
-the fastest of PyTorch's usual ways; and the first line of progress comes soon.
+the fastest of PyTorch's usual backends; and the first line of progress comes soon.
 Expect: about half an hour on two cores at the default sizes, which nothing else may use meanwhile;
 table.md, speed.png, result.json, rows.jsonl, and as the last line a JSON object with the ratios,
 above 1 where this program is faster. PyTorch comes with `pip install 'randviz[bench]'`.
@@ -32,8 +32,10 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import solvers
-from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_ways, to_batch
-from randviz.descent import lbfgs
+from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_backends, to_batch
+from randviz.descent import descent
+from randviz.descent.lbfgs import MEMORY
+from randviz.descent.solver import Objective
 from randviz.experiments.command import Descent, run_module
 from randviz.host.charts import format_markdown
 from randviz.host.images import replace_atomically
@@ -43,8 +45,8 @@ from randviz.host.settings import CommandSettings, setting
 from randviz.types import Array, Image, UserError
 
 PARTS = ("evaluation", "descent", "start")
-EVALUATION_WAYS = ("randviz", "eager", "channels_last", "compile")
-DESCENT_WAYS = ("randviz", "lbfgs", "strong_wolfe", "scipy")
+EVALUATION_BACKENDS = ("randviz", "eager", "channels_last", "compile")
+DESCENT_METHODS = ("randviz", "lbfgs", "strong_wolfe", "scipy")
 
 _EVALUATED_LAYER, _INVERTED_LAYER = "conv5_1", "conv3_1"
 # PyTorch's OpenMP workers go on spinning for a while after their work and would slow down the next.
@@ -70,7 +72,7 @@ class Settings(CommandSettings):
     sizes: tuple[str, ...] = setting(
         ("64", "128", "256", "512"), "Longest sides in pixels at which evaluations are timed."
     )
-    repeats: int = setting(7, "Timings of each way, of which the median counts.", lower_bound=1)
+    repeats: int = setting(7, "Timings of each backend, of which the median counts.", lower_bound=1)
     descent_size: int = setting(128, "Longest side in pixels of the descents.", lower_bound=16)
     num_steps: int = setting(200, "Steps of the descents.", lower_bound=1)
     descent_repeats: int = setting(3, "Timings of each descent; the median counts.", lower_bound=1)
@@ -109,7 +111,7 @@ def largest(settings: Settings) -> Descent:
 
 
 def measure(settings: Settings, cell: Row) -> Row:
-    """Times one cell with all its ways."""
+    """Times one cell with all its backends."""
     if cell["kind"] == "evaluation":
         metadata = _measure_evaluation(settings, cell["size"])
     elif cell["kind"] == "descent":
@@ -120,7 +122,7 @@ def measure(settings: Settings, cell: Row) -> Row:
 
 
 @jax.jit
-def _evaluate(objective: lbfgs.Objective, image: Image, count: Array, step: Array):
+def _evaluate(objective: Objective, image: Image, count: Array, step: Array):
     """Evaluates some times in one program, whose temporaries are allocated once, as in a descent.
 
     Each evaluation is of where the one before led to, so that none can be left out; with a step of
@@ -138,7 +140,7 @@ def _evaluate(objective: lbfgs.Objective, image: Image, count: Array, step: Arra
 
 def _make_problem(
     settings: Settings, problem: str, *, layer: str, image_size: int
-) -> tuple[Callable[[], lbfgs.Objective], Image]:
+) -> tuple[Callable[[], Objective], Image]:
     names = ("image", "texture_image", "style_image", "seed")
     shared = {name: getattr(settings, name) for name in names}
     return solvers.make_problem(
@@ -146,10 +148,8 @@ def _make_problem(
     )
 
 
-def find_difference(
-    objective: lbfgs.Objective, start: Image, ways: Mapping[str, Evaluate]
-) -> float:
-    """How far PyTorch's loss or gradient is from ours, relative to ours, in the worst way.
+def find_difference(objective: Objective, start: Image, backends: Mapping[str, Evaluate]) -> float:
+    """How far PyTorch's loss or gradient is from ours, relative to ours, with the worst backend.
 
     Where a ReLU's input is zero within rounding, one side may have it on and the other off, and a
     single one can change the gradient by a thousandth. So the median over three shades counts.
@@ -158,7 +158,7 @@ def find_difference(
     for shade in _SHADES:
         image = start * shade
         loss, gradient = _evaluate(objective, image, 1, 0.0)
-        for evaluate in ways.values():
+        for evaluate in backends.values():
             found, slope = evaluate(to_batch(image))
             slope = slope[0].permute(1, 2, 0).numpy()
             of_loss = abs(float(found) - float(loss)) / abs(float(loss))
@@ -198,17 +198,17 @@ def _repeat(evaluate: Evaluate, image: Any, count: int) -> None:
 
 
 def _measure_evaluation(settings: Settings, size: int) -> Row:
-    """Times value and gradient of an inversion, all ways in turn, several times."""
+    """Times value and gradient of an inversion, all backends in turn, several times."""
     make_objective, start = _make_problem(
         settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
     )
     objective = make_objective()
     tensor = to_batch(start)
-    ways, failure = make_ways(objective, tensor)
-    difference = find_difference(objective, start, ways)
+    backends, failure = make_backends(objective, tensor)
+    difference = find_difference(objective, start, backends)
     contestants = {
         "randviz": lambda count: jax.block_until_ready(_evaluate(objective, start, count, 0.0)),
-        **{name: functools.partial(_repeat, way, tensor) for name, way in ways.items()},
+        **{name: functools.partial(_repeat, backend, tensor) for name, backend in backends.items()},
     }
     count = min(max(_PIXELS // size**2, _FEWEST), _MOST)
     seconds = {name: [] for name in contestants}
@@ -224,7 +224,7 @@ def _measure_evaluation(settings: Settings, size: int) -> Row:
         "compile_failure": failure,
         "milliseconds": {
             name: round(1000 * statistics.median(seconds[name]), 3) if name in seconds else None
-            for name in EVALUATION_WAYS
+            for name in EVALUATION_BACKENDS
         },
     }
 
@@ -254,17 +254,17 @@ class _Watch:
             raise _Enough
 
 
-def _descend_here(objective: lbfgs.Objective, start: Image, num_steps: int) -> _Watch:
+def _descend_here(objective: Objective, start: Image, num_steps: int) -> _Watch:
     """This program's descent; its compilation is not counted."""
-    state = lbfgs.init(objective, start)
-    jax.block_until_ready(lbfgs.advance(objective, state, num_steps=1))
+    state = descent.init(objective, start)
+    jax.block_until_ready(descent.advance(objective, state, num_steps=1))
     time.sleep(_PAUSE)
     watch = _Watch()
-    state = lbfgs.init(objective, start)
+    state = descent.init(objective, start)
     with contextlib.suppress(_Enough):
         for step in range(0, num_steps, _CHUNK):
             count = min(_CHUNK, num_steps - step)
-            state, trace = lbfgs.advance(objective, state, num_steps=count)
+            state, trace = descent.advance(objective, state, num_steps=count)
             watch.note(float(np.min(trace.loss)))
     return watch
 
@@ -324,7 +324,7 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
             options={
                 "maxiter": 10**6,
                 "maxfun": 10**6,
-                "maxcor": lbfgs.MEMORY,
+                "maxcor": MEMORY,
                 "ftol": 0,
                 "gtol": 0,
             },
@@ -339,18 +339,18 @@ def _measure_descent(settings: Settings, problem: str) -> Row:
     )
     objective = make_objective()
     tensor = to_batch(start)
-    ways, _ = make_ways(objective, tensor)
-    difference = find_difference(objective, start, ways)
+    backends, _ = make_backends(objective, tensor)
+    difference = find_difference(objective, start, backends)
     before = _read_clocks()
-    # The descents of PyTorch get its fastest way to evaluate.
+    # The descents of PyTorch get its fastest backend.
     paces = {
         name: statistics.median(
-            _time(functools.partial(_repeat, way, tensor), _FEWEST) for _ in range(3)
+            _time(functools.partial(_repeat, backend, tensor), _FEWEST) for _ in range(3)
         )
-        for name, way in ways.items()
+        for name, backend in backends.items()
     }
     fastest = min(paces, key=paces.get)
-    evaluate, num_steps = ways[fastest], settings.num_steps
+    evaluate, num_steps = backends[fastest], settings.num_steps
 
     limit = math.ceil(_PATIENCE * num_steps)
     # A first run, not timed, finds the loss that both reach.
@@ -371,12 +371,12 @@ def _measure_descent(settings: Settings, problem: str) -> Row:
         {name: descend() for name, descend in contestants.items()}
         for _ in range(settings.descent_repeats)
     ]
-    times = {name: [_time_to(target, each[name]) for each in rounds] for name in DESCENT_WAYS}
+    times = {name: [_time_to(target, each[name]) for each in rounds] for name in DESCENT_METHODS}
     return {
         "pixels": f"{start.shape[1]}x{start.shape[0]}",
         "difference": difference,
         "others": _count_others(before),
-        "torch_way": fastest,
+        "torch_backend": fastest,
         "target": target,
         "seconds": {
             name: None if None in each else statistics.median(each) for name, each in times.items()
@@ -423,7 +423,7 @@ def find_ratio(times: Mapping[str, float | None]) -> float | None:
     """How often our time goes into the best of the others': above 1 we are faster.
 
     Args:
-      times: of each way, "randviz" among them; None where it has none.
+      times: of each backend or method, "randviz" among them; None where it has none.
 
     Returns:
       The ratio, or None if there is nothing to compare.
@@ -480,9 +480,9 @@ def _format_tables(rows: list[Row]) -> str:
     evaluations, descents, start = _sort(rows)
     tables = []
     if evaluations:
-        header = ("size", *(f"{name}, ms" for name in EVALUATION_WAYS), "ratio", "difference")
+        header = ("size", *(f"{name}, ms" for name in EVALUATION_BACKENDS), "ratio", "difference")
         lines = [
-            _format_line(row["pixels"], row, row["milliseconds"], EVALUATION_WAYS)
+            _format_line(row["pixels"], row, row["milliseconds"], EVALUATION_BACKENDS)
             for row in evaluations.values()
         ]
         tables.append(format_markdown(header, lines))
@@ -496,7 +496,7 @@ def _format_tables(rows: list[Row]) -> str:
     if descents:
         header = (
             "descent",
-            *(f"{name}, s" for name in DESCENT_WAYS),
+            *(f"{name}, s" for name in DESCENT_METHODS),
             "ratio",
             "difference",
             "loss reached",
@@ -504,9 +504,9 @@ def _format_tables(rows: list[Row]) -> str:
         )
         lines = [
             (
-                *_format_line(problem, row, row["seconds"], DESCENT_WAYS),
+                *_format_line(problem, row, row["seconds"], DESCENT_METHODS),
                 f"{row['target']:.4g}",
-                row["torch_way"],
+                row["torch_backend"],
             )
             for problem, row in descents.items()
         ]
@@ -521,11 +521,11 @@ def _format_tables(rows: list[Row]) -> str:
 
 
 def _format_line(
-    name: str, row: Row, times: Mapping[str, float | None], ways: Sequence[str]
+    label: str, row: Row, times: Mapping[str, float | None], names: Sequence[str]
 ) -> list[str]:
-    numbers = [*(times[way] for way in ways), find_ratio(times)]
+    numbers = [*(times[name] for name in names), find_ratio(times)]
     texts = ["-" if number is None else f"{number:.4g}" for number in numbers]
-    return [name, *texts, f"{row['difference']:.1e}"]
+    return [label, *texts, f"{row['difference']:.1e}"]
 
 
 def _draw_figure(rows: list[Row]) -> matplotlib.figure.Figure:
@@ -534,19 +534,19 @@ def _draw_figure(rows: list[Row]) -> matplotlib.figure.Figure:
     count = 1 + len(descents)
     figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4), layout="constrained")
     first, *others = figure.subplots(1, count, squeeze=False)[0]
-    for way in EVALUATION_WAYS:
+    for backend in EVALUATION_BACKENDS:
         points = [
-            (size, row["milliseconds"][way])
+            (size, row["milliseconds"][backend])
             for size, row in sorted(evaluations.items())
-            if row["milliseconds"][way] is not None
+            if row["milliseconds"][backend] is not None
         ]
         if points:
-            first.loglog(*zip(*points, strict=True), marker="o", label=way)
+            first.loglog(*zip(*points, strict=True), marker="o", label=backend)
     first.set(title="evaluation", xlabel="longest side, pixels", ylabel="ms")
     for panel, (problem, row) in zip(others, descents.items(), strict=True):
-        for way in DESCENT_WAYS:
-            if row["curves"][way]:
-                panel.semilogy(*zip(*row["curves"][way], strict=True), label=way)
+        for method in DESCENT_METHODS:
+            if row["curves"][method]:
+                panel.semilogy(*zip(*row["curves"][method], strict=True), label=method)
         panel.axhline(row["target"], color="grey", linewidth=0.5)
         panel.set(title=problem, xlabel="s", ylabel="loss")
     for panel in (first, *others):

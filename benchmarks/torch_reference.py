@@ -1,6 +1,6 @@
 """Objectives written again in PyTorch, as one would there, to compare speeds with.
 
-PyTorch is imported where it is needed: it is large, and nothing else in the package needs it.
+PyTorch is imported where it is needed: it is large, and nothing else needs it.
 """
 
 import os
@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from randviz.descent import lbfgs
-from randviz.networks.layers import Conv
-from randviz.networks.network import Network
-from randviz.tasks.inversion import Inversion
-from randviz.tasks.texture import Texture
+from randviz.networks.network import BoundNetwork
+from randviz.objectives.objective import Objective, Term
+from randviz.objectives.statistics.features import Features
+from randviz.objectives.statistics.gram import Gram
 from randviz.types import Array, UserError
 
 Evaluate = Callable[[Any], tuple[Any, Any]]  # image tensor → loss, gradient
@@ -42,15 +41,14 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def make_twin(objective: lbfgs.Objective, *, channels_last: bool = False) -> Callable[[Any], Any]:
+def make_reference(objective: Objective, *, channels_last: bool = False) -> Callable[[Any], Any]:
     """Writes an objective again in PyTorch, with the same numbers.
 
-    Terms of weight zero are left out, as one would by hand; so are an inversion's α-norm and powers
-    of the total variation other than 2, which nothing here uses.
+    Terms of weight zero are left out, as one would by hand.
 
     Args:
-      objective: an `Inversion`, a `Texture` or a `Style` of convolutional layers of a network with
-        average pooling and zero padding.
+      objective: of features, Gram matrices and the total variation, on convolutional layers of a
+        network of this package with average pooling and zero padding.
       channels_last: whether kernels and maps are laid out like that in memory.
 
     Returns:
@@ -59,18 +57,22 @@ def make_twin(objective: lbfgs.Objective, *, channels_last: bool = False) -> Cal
     torch = load_torch()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     kernel_of = lambda kernel: _to_tensor(kernel, (3, 2, 0, 1)).contiguous(memory_format=layout)
+    extractor = objective.extractor
     weights = {
         layer: (kernel_of(leaves["kernel"]), _to_tensor(leaves["bias"]))
-        for layer, leaves in objective.params.items()
+        for layer, leaves in extractor.params.items()
     }
-    contents, grams = _list_terms(objective)
-    tv_weight = float(getattr(objective, "tv_weight", 0))
-    offset = np.broadcast_to(np.float32(objective.network.input_offset), 3)
+    terms = _list_terms(objective, Features)
+    contents = {layer: (weight, to_batch(target)) for layer, weight, target in terms}
+    terms = _list_terms(objective, Gram)
+    grams = {layer: (weight, _to_tensor(target)) for layer, weight, target in terms}
+    tv_weight = float(objective.parts["tv"].weight) if "tv" in objective.parts else 0.0
+    offset = np.broadcast_to(np.float32(extractor.network.input_offset), 3)
     offset = _to_tensor(offset.reshape(1, 3, 1, 1))
 
-    def twin(image):
+    def reference(image):
         x = (255 * image - offset).contiguous(memory_format=layout)
-        maps = _compute_features(torch, objective.network, weights, x, {*contents, *grams})
+        maps = _compute_features(torch, extractor, weights, x, {*contents, *grams})
         loss = 0
         for layer, (weight, target) in contents.items():
             loss = loss + weight / 2 * (maps[layer] - target).square().mean()
@@ -83,35 +85,29 @@ def make_twin(objective: lbfgs.Objective, *, channels_last: bool = False) -> Cal
             loss = loss + tv_weight * (down.square().sum() + right.square().sum())
         return loss
 
-    return twin
+    return reference
 
 
-def _list_terms(objective: lbfgs.Objective) -> tuple[dict[str, Any], dict[str, Any]]:
-    """{layer: (weight, target)} of what compares features, and of what compares Gram matrices."""
-    weigh = lambda weights, factor: {name: float(factor * w) for name, w in weights.items()}
-    style, style_weights = {}, {}
-    if isinstance(objective, Inversion):
-        content = {objective.layer: objective.target}
-        content_weights = {objective.layer: float(objective.layer_weight)}
-    elif isinstance(objective, Texture):
-        content, content_weights = {}, {}
-        style, style_weights = objective.targets, weigh(objective.layer_weights, 1)
-    else:
-        content, style = objective.content_targets, objective.style_targets
-        content_weights = weigh(objective.content_layer_weights, objective.content_weight)
-        style_weights = weigh(objective.style_layer_weights, objective.style_weight)
-    return (
-        {name: (content_weights[name], to_batch(target)) for name, target in content.items()},
-        {name: (style_weights[name], _to_tensor(target)) for name, target in style.items()},
-    )
+def _list_terms(objective: Objective, kind: type) -> list[tuple[str, float, Array]]:
+    """(layer, weight, target) of the terms that compare this kind of statistic."""
+    return [
+        (term.layer, float(part.weight * term.weight), term.target)
+        for part in objective.parts.values()
+        for term in part.terms
+        if isinstance(term, Term) and isinstance(term.statistic, kind)
+    ]
 
 
 def _compute_features(
-    torch: ModuleType, network: Network, weights: Mapping[str, Any], x: Any, layers: set[str]
+    torch: ModuleType,
+    extractor: BoundNetwork,
+    weights: Mapping[str, Any],
+    x: Any,
+    layers: set[str],
 ) -> dict[str, Any]:
     maps = {}
-    for step in network.up_to(max(layers, key=network.layer_names.index)):
-        if isinstance(step, Conv):
+    for step in extractor.network.up_to(extractor.canonical_names(tuple(layers))[-1]):
+        if step.name in weights:
             x = torch.nn.functional.conv2d(x, *weights[step.name], padding=step.padding).relu()
         else:
             x = torch.nn.functional.avg_pool2d(x, step.window_size, step.stride)
@@ -142,11 +138,11 @@ def _with_gradient(loss: Callable[[Any], Any]) -> Evaluate:
     return evaluate
 
 
-def make_ways(objective: lbfgs.Objective, start: Any) -> tuple[dict[str, Evaluate], str | None]:
-    """Makes PyTorch's ways to evaluate an objective.
+def make_backends(objective: Objective, start: Any) -> tuple[dict[str, Evaluate], str | None]:
+    """Makes PyTorch's backends of an objective.
 
     Args:
-      objective: as for `make_twin`.
+      objective: as for `make_reference`.
       start: [1, 3, H, W], at which all are evaluated once, so that they are compiled.
 
     Returns:
@@ -155,18 +151,18 @@ def make_ways(objective: lbfgs.Objective, start: Any) -> tuple[dict[str, Evaluat
     """
     torch = load_torch()
     torch.compiler.reset()  # or what was compiled for another size would be generalised to both
-    twin = make_twin(objective)
-    ways = {
-        "eager": _with_gradient(twin),
-        "channels_last": _with_gradient(make_twin(objective, channels_last=True)),
-        "compile": _with_gradient(torch.compile(twin, dynamic=False)),
+    reference = make_reference(objective)
+    backends = {
+        "eager": _with_gradient(reference),
+        "channels_last": _with_gradient(make_reference(objective, channels_last=True)),
+        "compile": _with_gradient(torch.compile(reference, dynamic=False)),
     }
     failure = None
     try:
-        ways["compile"](start)
+        backends["compile"](start)
     except Exception as error:  # what is raised depends on what is missing: compiler, headers, ...
         failure = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        del ways["compile"]
-    for evaluate in ways.values():
+        del backends["compile"]
+    for evaluate in backends.values():
         evaluate(start)
-    return ways, failure
+    return backends, failure

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import solvers, speed
 from randviz.__main__ import main
-from randviz.descent import lbfgs
+from randviz.descent import descent
 from randviz.experiments import selection_audit
-from randviz.host import estimate as estimate
+from randviz.host import estimate
 from randviz.host.estimate import check_memory, estimate_descent
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
@@ -24,19 +24,19 @@ SHAPE = (40, 48, 3)
 def make_inversion(shape):
     params = random_weights(jax.random.key(0), VGG19, last_layer="conv1_2")
     image = jax.random.uniform(jax.random.key(1), shape)
-    return Inversion.of(VGG19, params, image, layer="conv1_2")
+    return Inversion(layer="conv1_2").of(VGG19.bind(params), image)
 
 
 @functools.cache
-def forecast_at(shape):
+def estimate_at(shape):
     start = jax.ShapeDtypeStruct(shape, np.float32)
     return estimate_descent(functools.partial(make_inversion, shape), start)
 
 
-def test_a_forecast_counts_what_a_descent_holds():
-    found = forecast_at(SHAPE)
+def test_an_estimate_counts_what_a_descent_holds():
+    found = estimate_at(SHAPE)
     objective = make_inversion(SHAPE)
-    state = lbfgs.init(objective, np.zeros(SHAPE, np.float32))
+    state = descent.init(objective, np.zeros(SHAPE, np.float32))
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((objective, state)))
     features = 2 * np.prod(SHAPE[:2]) * 64 * 4  # the activations that a gradient cannot do without
     assert found.growing > held - 10**6 + features
@@ -44,24 +44,24 @@ def test_a_forecast_counts_what_a_descent_holds():
 
 
 def test_what_grows_grows_with_the_number_of_pixels():
-    small, large = forecast_at(SHAPE), forecast_at((80, 96, 3))
+    small, large = estimate_at(SHAPE), estimate_at((80, 96, 3))
     assert large.growing == pytest.approx(4 * small.growing, rel=0.1)
     assert large.more - large.growing == pytest.approx(small.more - small.growing, rel=0.01)
 
 
 def test_the_size_that_is_said_to_fit_fits():
-    found = forecast_at((80, 96, 3))
+    found = estimate_at((80, 96, 3))
     short = found._replace(free=int(found.more - 0.6 * found.growing))
     with pytest.raises(UserError, match="would fit") as refusal:
         check_memory(short, jax.ShapeDtypeStruct((80, 96, 3), np.float32))
     side = int(re.search(r"longest side of (\d+)", str(refusal.value))[1])
     assert 48 < side < 96
-    smaller = forecast_at((side * 5 // 6, side, 3))
+    smaller = estimate_at((side * 5 // 6, side, 3))
     assert smaller.more <= short.free * 1.03
 
 
 def test_nothing_fits_into_nothing():
-    found = forecast_at(SHAPE)._replace(free=10**6)
+    found = estimate_at(SHAPE)._replace(free=10**6)
     with pytest.raises(UserError, match="no picture would fit"):
         check_memory(found, jax.ShapeDtypeStruct(SHAPE, np.float32))
 
@@ -78,7 +78,8 @@ def test_a_command_refuses_a_picture_before_it_makes_anything(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "words",
     [
-        ["invert", "--image=chelsea", "--layer=conv1_1", "--image_size=48"],
+        ["invert", "--image=chelsea", "--layer=conv1_1", "--image_size=48", "--min_size=24"],
+        ["texture", "--texture_image=coffee", "--layers=conv1_1", "--image_size=48", "--redraw"],
         ["compare", "--image=chelsea", "--layers=conv1_1", "--image_size=48"],
         ["select", "--reference_image=chelsea", "--last_layer=conv1_1", "--image_size=48"],
         ["population", "--image=chelsea", "--layers=conv1_1", "--image_size=48"],

@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixing import MIXING
 
 import randviz as rv
-from randviz.descent import lbfgs
+from randviz.descent import descent
+from randviz.descent.schedule import minimize_coarse_to_fine
 from randviz.host import runs
+from randviz.host.progress import format_seconds
 from randviz.types import UserError
 
 NUM_STEPS = 40
@@ -19,14 +22,15 @@ NUM_STEPS = 40
 
 @pytest.fixture(scope="module")
 def problem(tiny, params, image):
-    objective = rv.Texture.of(tiny, params, image, layers=("conv1_1", "conv2_1"))
+    objective = rv.Texture(layers=("conv1_1", "conv2_1")).of(tiny.bind(params), image)
     return objective, jax.random.uniform(jax.random.key(5), (12, 16, 3))
 
 
-def descend(problem, folder, **options):
+def descend(problem, folder, *, num_steps=NUM_STEPS, metadata=None, **options):
     objective, start = problem
-    options = {"num_steps": NUM_STEPS, "metadata": {"seed": 1}, **options}
-    return runs.descend(objective, start, folder=folder, **options)
+    stages = [runs.Stage(lambda: objective, start.shape[:2], num_steps)]
+    metadata = {"seed": 1} if metadata is None else metadata
+    return runs.descend(stages, start, folder=folder, metadata=metadata, **options)
 
 
 def stop_at(step_wanted, number=signal.SIGINT):
@@ -37,7 +41,7 @@ def stop_at(step_wanted, number=signal.SIGINT):
     return {"show": show, "save_every": step_wanted}
 
 
-@pytest.mark.parametrize("solver", lbfgs.SOLVERS)
+@pytest.mark.parametrize("solver", descent.SOLVERS)
 def test_a_run_stopped_twice_ends_with_the_same_bits(problem, tmp_path, solver):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -57,7 +61,7 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(problem, tmp_path, solver):
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-def test_other_facts_neither_resume_nor_touch_an_unfinished_run(problem, tmp_path):
+def test_other_metadata_neither_resume_nor_touch_an_unfinished_run(problem, tmp_path):
     with pytest.raises(runs.Stopped):
         descend(problem, tmp_path, **stop_at(5))
     other = descend(problem, tmp_path, metadata={"seed": 2}, num_steps=6)
@@ -90,7 +94,7 @@ def test_pictures_on_the_way_come_at_their_steps(problem, tmp_path):
     )
     assert [step for step, _ in seen] == [15, 30]
     objective, start = problem
-    expected = lbfgs.minimize(objective, start, num_steps=15)
+    expected = rv.minimize(objective, start, num_steps=15)
     # `descend` computes the first evaluation another way; its rounding grows over fifteen steps.
     np.testing.assert_allclose(seen[0][1], expected.image, atol=1e-4)
     assert run.trace.loss.shape == (NUM_STEPS,) and run.trace.loss[-1] < run.trace.loss[0]
@@ -104,7 +108,7 @@ def test_progress_says_step_loss_pace_and_time_left(problem, tmp_path, capsys):
 
 
 def test_time_left_is_written_as_a_clock():
-    assert [runs.format_seconds(s) for s in (0, 59.6, 61, 3723)] == [
+    assert [format_seconds(s) for s in (0, 59.6, 61, 3723)] == [
         "0:00",
         "1:00",
         "1:01",
@@ -117,7 +121,7 @@ def test_record_is_json_even_where_numbers_are_not(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text()) == {"psnr": None, "losses": [1.5, None]}
 
 
-def test_fingerprint_depends_on_facts_alone():
+def test_fingerprint_depends_on_metadata_alone():
     assert runs.fingerprint({"a": 1, "b": 2}) == runs.fingerprint({"b": 2, "a": 1})
     assert runs.fingerprint({"a": 1}) != runs.fingerprint({"a": 2})
 
@@ -130,5 +134,95 @@ def test_a_folder_that_cannot_be_is_said(tmp_path):
 
 def test_failed_steps_are_in_the_trace(tmp_path):
     broken = jax.tree_util.Partial(lambda x: jnp.sum(x) * jnp.nan)
-    run = runs.descend(broken, jnp.ones((4, 5, 3)), num_steps=3, folder=tmp_path, metadata=0)
+    run = descend((broken, jnp.ones((4, 5, 3))), tmp_path, num_steps=3)
     assert run.trace.failed.all() and np.isfinite(run.image).all()
+
+
+# From coarse to fine: three scales, the shape of the last the one that everything else has.
+SHAPES, STEPS = [(5, 6), (8, 11), (12, 16)], [4, 7, 5]
+METHODS = ("jaxopt", "optax", "averaged_adam", "redrawn")
+
+
+@pytest.fixture(scope="module")
+def scales(image):
+    """{method: (stages, solver)}, whose objectives are made once and kept."""
+    fixed = rv.Texture(layers="first").of(MIXING, image)
+    statistic = rv.SlicedWasserstein(num_directions=4)
+    task = rv.Texture(layers="first", statistic=statistic)
+    drawn = rv.Redrawn(jax.random.key(3), MIXING, task, (image,))
+
+    def make(objective):
+        stages = zip(SHAPES, STEPS, strict=True)
+        return [runs.Stage(lambda: objective, shape, steps) for shape, steps in stages]
+
+    found = {method: (make(fixed), method) for method in METHODS}
+    return {**found, "redrawn": (make(drawn), "averaged_adam")}
+
+
+def descend_scales(scales, method, folder, **options):
+    stages, solver = scales[method]
+    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    return runs.descend(stages, start, folder=folder, metadata=method, solver=solver, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_in_each_scale_ends_with_the_same_bits(scales, method, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = descend_scales(scales, method, tmp_path / "whole")
+    assert whole.image.shape == (12, 16, 3) and whole.trace.loss.shape == (16,)
+    # In the first scale, at its last step, in the middle of the second, at the end of the second.
+    for step in (2, 4, 9, 11):
+        with pytest.raises(runs.Stopped, match=f"step {step} of 16"):
+            descend_scales(scales, method, tmp_path / "parts", **stop_at(step))
+
+    # Killed in the second scale of a further session: nothing was saved since.
+    class Killed(Exception):
+        pass
+
+    def kill(step, image):
+        raise Killed
+
+    with pytest.raises(Killed):
+        descend_scales(scales, method, tmp_path / "parts", show=kill, save_every=1)
+    parts = descend_scales(scales, method, tmp_path / "parts")
+    again = descend_scales(scales, method, tmp_path / "parts")
+    for run in (parts, again):
+        np.testing.assert_array_equal(run.image, whole.image)
+        for a, b in zip(run.trace, whole.trace, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_scales_on_the_host_are_those_of_the_core(scales, tmp_path):
+    stages, solver = scales["jaxopt"]
+    schedule = rv.Schedule((6, 11, 16), tuple(STEPS))
+    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    made = lambda shape: stages[0].make_objective()
+    expected = minimize_coarse_to_fine(made, start, (12, 16), schedule, solver=solver)
+    run = descend_scales(scales, "jaxopt", tmp_path)
+    # `descend` computes the first evaluation another way.
+    np.testing.assert_allclose(run.image, expected.image, atol=1e-3)
+    np.testing.assert_allclose(run.trace.loss, expected.trace.loss, rtol=1e-3)
+
+
+def test_progress_and_pictures_go_through_the_scales(scales, tmp_path, capsys):
+    seen = []
+    descend_scales(
+        scales, "jaxopt", tmp_path, save_every=3, print_every=8,
+        show=lambda step, image: seen.append((step, image.shape[:2])),
+    )  # fmt: skip
+    sizes = [SHAPES[0], *[SHAPES[1]] * 2, *[SHAPES[2]] * 2]
+    assert seen == [*zip((3, 6, 9, 12, 15), sizes, strict=True)]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[2] for line in lines] == ["1/16", "8/16", "16/16"]
+
+
+def test_scales_without_steps_only_change_the_size(scales, tmp_path):
+    stages = [
+        stage._replace(num_steps=steps)
+        for stage, steps in zip(scales["jaxopt"][0], (0, 4, 0), strict=True)
+    ]
+    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    for _ in range(2):
+        run = runs.descend(stages, start, folder=tmp_path, metadata=0)
+        assert run.image.shape == (12, 16, 3) and run.trace.loss.shape == (4,)

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import speed
-from benchmarks import torch_reference as torch_twins
+from benchmarks import speed, torch_reference
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.style import Style
 from randviz.tasks.texture import Texture
@@ -41,7 +40,7 @@ ROWS = [
         "pixels": "128x128",
         "difference": 1e-4,
         "others": 0.1,
-        "torch_way": "eager",
+        "torch_backend": "eager",
         "target": 0.5,
         "seconds": {"randviz": 4.0, "lbfgs": None, "strong_wolfe": 8.0, "scipy": 6.0},
         "curves": {
@@ -104,24 +103,24 @@ def test_parts_choose_the_cells():
 
 @pytest.fixture(scope="module")
 def objectives(tiny, params, image, other_image):
-    layers = ("conv1_1", "conv2_1")
+    layers, network = ("conv1_1", "conv2_1"), tiny.bind(params)
     return {
-        "inversion": Inversion.of(tiny, params, image, layer="conv2_1", tv_weight=0.3),
-        "texture": Texture.of(tiny, params, image, layers=layers),
-        "style": Style.of(
-            tiny, params, image, other_image, content_layers=("conv1_2",), style_layers=layers
+        "inversion": Inversion(layer="conv2_1", tv_weight=0.3).of(network, image),
+        "texture": Texture(layers=layers).of(network, image),
+        "style": Style(content_layers=("conv1_2",), style_layers=layers).of(
+            network, image, other_image
         ),
     }
 
 
 @pytest.mark.parametrize("problem", ["inversion", "texture", "style"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_twin_is_the_same_function(objectives, other_image, problem, channels_last):
+def test_the_reference_is_the_same_function(objectives, other_image, problem, channels_last):
     torch = pytest.importorskip("torch")
     objective = objectives[problem]
     loss, gradient = jax.jit(jax.value_and_grad(objective))(other_image)
     tensor = torch.tensor(np.asarray(other_image)).permute(2, 0, 1)[None].requires_grad_()
-    found = torch_twins.make_twin(objective, channels_last=channels_last)(tensor)
+    found = torch_reference.make_reference(objective, channels_last=channels_last)(tensor)
     found.backward()
     np.testing.assert_allclose(found.item(), loss, rtol=1e-5)
     slope = tensor.grad[0].permute(1, 2, 0).numpy()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from randviz.commands.inputs import LARGEST_SIDE, Picture, load_picture
+from randviz.commands.inputs import LARGEST_SIDE, Picture, check_output, load_picture
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.descent.descent import SOLVERS, find_solver
 from randviz.descent.lbfgs import MEMORY
@@ -267,6 +267,18 @@ def state_layer_weights(
     return found
 
 
+def _check_scale(stage: runs.Stage) -> None:
+    """Checks that the pictures reach the layers at a scale, without computing anything."""
+    try:
+        jax.eval_shape(lambda: objective_at(stage.make_objective(), 0))
+    except UserError as error:
+        height, width = stage.shape
+        raise UserError(
+            f"at the first scale, {width}×{height}, {error.args[0].rstrip('.')}; or begin with a"
+            " larger scale (--min_size, --scale_sizes)."
+        ) from error
+
+
 def run_task(task: Task) -> None:
     """Runs a descent, saves its picture and writes its record; or says what it would take.
 
@@ -276,7 +288,9 @@ def run_task(task: Task) -> None:
     """
     settings = task.settings
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
+    output = output.expanduser()
     check_suffix(output)
+    check_output(output, task.pictures.values())
     named = task.descent.default_solver() if settings.solver == "auto" else settings.solver
     solver = find_solver(named, memory=settings.memory)
     longest = max(task.shape)
@@ -299,6 +313,8 @@ def run_task(task: Task) -> None:
         solver=solver,
     ):
         return
+    if len(stages) > 1:
+        _check_scale(stages[0])
     objective = objective_at(stages[-1].make_objective(), 0)
     layer_weights = state_layer_weights(task.descent.source, objective)
     folder = runs.prepare_folder(settings.out_dir)

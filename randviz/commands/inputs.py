@@ -1,7 +1,9 @@
 """What every command reads from outside: its keys and its pictures."""
 
 import hashlib
+import pathlib
 import warnings
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +25,12 @@ class Picture(NamedTuple):
     Attributes:
       image: [H, W, 3].
       metadata: source, size in pixels, and a hash of the pixels.
+      file_size: (H, W) of the file, before it was resized.
     """
 
     image: Image
     metadata: dict[str, Any]
+    file_size: tuple[int, int]
 
 
 def make_keys(seed: int) -> tuple[Key, Key]:
@@ -46,7 +50,7 @@ def check_picture(picture: Picture, network: Network, last_layer: str) -> None:
     Raises:
       UserError: if the picture does not reach the layer, or is nothing but the input offset.
     """
-    network.check_image(picture.image.shape, last_layer)
+    check_reach(picture, network, last_layer)
     if not jnp.any(255 * picture.image - jnp.asarray(network.input_offset)):
         raise UserError(
             f"the picture {picture.metadata['source']} is nothing but the input offset, to which no"
@@ -90,4 +94,42 @@ def load_picture(flag: str, source: str, image_size: int, *, square: bool = Fals
         "sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16],
         "warnings": said,
     }
-    return Picture(jnp.asarray(image), metadata)
+    return Picture(jnp.asarray(image), metadata, (height, width))
+
+
+def check_reach(picture: Picture, network: Network, layer: str) -> None:
+    """Checks that a picture reaches a layer.
+
+    Args:
+      picture: as it was loaded.
+      network: the architecture.
+      layer: the deepest layer wanted.
+
+    Raises:
+      UserError: naming the picture and the size of its file, if it does not.
+    """
+    try:
+        network.check_image(picture.image.shape, layer)
+    except UserError as error:
+        height, width = picture.file_size
+        source = picture.metadata["source"]
+        raise UserError(f"{source} ({width}×{height} pixels): as it is resized, {error}") from error
+
+
+def check_output(output: pathlib.Path, pictures: Iterable[Picture]) -> None:
+    """Checks that a result does not take the place of a picture that it is made from.
+
+    Args:
+      output: where the result goes.
+      pictures: what it is made from.
+
+    Raises:
+      UserError: if it does.
+    """
+    for picture in pictures:
+        source = pathlib.Path(picture.metadata["source"]).expanduser()
+        if output.exists() and source.exists() and output.samefile(source):
+            raise UserError(
+                f"{output} is a picture that is read here; name another with --output_image or"
+                " --out_dir."
+            )

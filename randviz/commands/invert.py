@@ -18,7 +18,7 @@ from randviz.commands.descent import (
     make_start,
     run_task,
 )
-from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
+from randviz.commands.inputs import check_reach, load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
 from randviz.host.quality import compare_images
 from randviz.host.settings import run_command, setting
@@ -59,7 +59,7 @@ def run(settings: Settings) -> None:
     picture = load_picture("image", settings.image, settings.image_size, square=settings.square)
     choice = choose_network(settings)
     network = choice.network.with_offset(inversion.INPUT_OFFSET)
-    network.check_image(picture.image.shape, settings.layer)
+    check_reach(picture, network, settings.layer)
     _, noise_key = make_keys(settings.seed)
     statistics_key = make_statistics_key(settings.seed)
     choice = choice._replace(network=network)

@@ -18,8 +18,9 @@ from randviz.commands.descent import (
     make_start,
     run_task,
 )
-from randviz.commands.inputs import load_picture, make_keys, make_statistics_key
+from randviz.commands.inputs import check_reach, load_picture, make_keys, make_statistics_key
 from randviz.commands.network_choice import choose_network
+from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
@@ -93,9 +94,9 @@ def run(settings: Settings) -> None:
     content_layers = network.canonical_names(settings.content_layers or find_content_layer(network))
     style_layers = network.canonical_names(settings.style_layers or network.scale_layers[:5])
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
-    network.check_image(content.image.shape, deepest)
+    check_reach(content, network, deepest)
     for painting in paintings:
-        network.check_image(painting.image.shape, style_layers[-1])
+        check_reach(painting, network, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
     statistics_key = make_statistics_key(settings.seed)
     choice = choice._replace(network=network)
@@ -127,7 +128,10 @@ def run(settings: Settings) -> None:
             start=start,
             pictures={"content_image": content, **named, **extra},
             finish=lambda image: (
-                keep_colors(image, content.image) if settings.original_colors else image
+                # Pictures on the way may be those of a smaller scale.
+                keep_colors(image, resize(content.image, image.shape[:2]))
+                if settings.original_colors
+                else image
             ),
         )
     )

@@ -16,7 +16,13 @@ from randviz.commands.descent import (
     make_start,
     run_task,
 )
-from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys, make_statistics_key
+from randviz.commands.inputs import (
+    LARGEST_SIDE,
+    check_reach,
+    load_picture,
+    make_keys,
+    make_statistics_key,
+)
 from randviz.commands.network_choice import choose_network
 from randviz.host.settings import run_command, setting
 from randviz.objectives.building import WEIGHTINGS
@@ -60,7 +66,7 @@ def run(settings: Settings) -> None:
     network = choice.network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers or network.scale_layers[:4])
     height, width = read_size(settings.output_size) or picture.image.shape[:2]
-    network.check_image(picture.image.shape, layers[-1])
+    check_reach(picture, network, layers[-1])
     network.check_image((height, width, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
     statistics_key = make_statistics_key(settings.seed)

@@ -39,6 +39,8 @@ class Adam(Solver):
         moments, grad, average, num_steps = state.inner
         updates, moments = optax.scale_by_adam().update(grad, moments)
         progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
+        # Beyond the plan the rate stays; without one it does not decay.
+        progress = jnp.where(num_steps > 0, jnp.minimum(progress, 1.0), 0.0)
         decay = self.final_rate + (1 - self.final_rate) * (1 + jnp.cos(jnp.pi * progress)) / 2
         rate = (self.learning_rate * decay).astype(jnp.float32)
         image = state.image - rate * updates

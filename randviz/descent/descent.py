@@ -223,7 +223,7 @@ def iterate(
       Iterates: after every so many steps, and after the last one.
 
     Raises:
-      UserError: as `init` and `advance`.
+      UserError: as `init` and `advance`, or for no steps between two iterates.
 
     Example:
       >>> from jax.tree_util import Partial
@@ -231,6 +231,8 @@ def iterate(
       >>> [found.step for found in iterate(bowl, jnp.ones((4, 5, 3)), num_steps=5, every=2)]
       [2, 4, 5]
     """
+    if every < 1:
+        raise UserError(f"every is {every}; it must be at least 1.")
     solver = find_solver(solver)
     state = init(objective, image, num_steps=num_steps, solver=solver)
     step = 0

@@ -122,16 +122,16 @@ def resize(image: Image, shape: tuple[int, int]) -> Image:
     """Scales an image, as a photograph is reduced and a result enlarged.
 
     Args:
-      image: [H, W, 3], or [H, W].
+      image: [H, W, 3], or a mask [H, W].
       shape: (H', W').
 
     Returns:
-      [H', W', 3], or [H', W']; it may leave the range of the image a little.
+      [H', W', 3], which may leave the range of the image a little; or [H', W'], which does not.
     """
     if image.shape[:2] == tuple(shape):
         return image
     smaller = shape[0] * shape[1] < image.shape[0] * image.shape[1]
-    method = "lanczos3" if smaller else "cubic"
+    method = "linear" if image.ndim == 2 else "lanczos3" if smaller else "cubic"
     return jax.image.resize(image, (*shape, *image.shape[2:]), method, antialias=True)
 
 

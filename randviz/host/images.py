@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms, ImageOps, UnidentifiedImageError
@@ -37,6 +38,7 @@ SAMPLES = (
     "clock",  # blurred by motion, grey, 300×400; public domain, by Stefan van der Walt
 )
 
+_BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -67,7 +69,7 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
         raise UserError(
             f"image_size must be a positive whole number of pixels, like 256, not {image_size!r}."
         )
-    name = os.fspath(source)
+    name = os.path.expanduser(os.fspath(source))
     sample = "hubble_deep_field" if name == "hubble" else name
     picture = _open_sample(sample) if sample in SAMPLES else _open_file(name)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
@@ -122,10 +124,12 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
 
     Raises:
       UserError: the suffix is unknown, the place cannot be written, or the image is not
-        [H, W, 3] or has values that are not finite numbers.
+        [H, W, 3], is not of floating-point numbers, has values that are not finite, or is in 0 to
+        255.
     """
+    path = os.path.expanduser(os.fspath(path))
     check_suffix(path)
-    picture = to_8_bits(image, str(path))
+    picture = to_8_bits(image, path)
     with replace_atomically(path) as temporary:
         # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
         # pictures are full of fine colour, which JPEG's usual subsampling would smear.
@@ -187,13 +191,26 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
-    image = np.asarray(image, np.float64)
+    image = np.asarray(image)
+    # By jax.numpy, because NumPy itself does not count bfloat16 among the floating-point numbers.
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise UserError(
+            f"{name}: the image has type {image.dtype}; give floating-point numbers in [0, 1], that"
+            " is divide 0 to 255 by 255."
+        )
+    image = image.astype(np.float64)
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise UserError(f"{name}: an image has shape [H, W, 3], not {list(image.shape)}.")
     strange = np.count_nonzero(~np.isfinite(image))
     if strange:
         counted = f"{strange} of the image's {image.size} values"
         raise UserError(f"{name}: {counted} are not finite numbers; find where they come from.")
+    # A descent leaves [0, 1] by a little and here and there; a picture in 0 to 255 does everywhere.
+    if np.median(image) > _BRIGHTEST_MEDIAN:
+        raise UserError(
+            f"{name}: half of the image's values are above {np.median(image):g}; give numbers in"
+            " [0, 1], that is divide 0 to 255 by 255."
+        )
     return Pillow.fromarray(np.floor(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 

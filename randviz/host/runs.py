@@ -93,7 +93,7 @@ def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.P
     Raises:
       UserError: if it cannot.
     """
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".randviz-probe"
@@ -200,7 +200,7 @@ def descend(
 
         with Progress(label, total, step, print_every=print_every, work=work) as progress:
             for stage, end in zip(stages, ends, strict=True):
-                if step > end or (step == end and state is None and stage.num_steps):
+                if step > end:
                     continue
                 objective = stage.make_objective()
                 if state is None:
@@ -241,8 +241,7 @@ def descend(
                     if now - saved > _SAVE_SECONDS:
                         save()
                         saved = now
-                image = solver.result(state)
-                state = None if step < total else state
+                image, state = solver.result(state), None
     return Run(image, trace, before + time.monotonic() - began, int(sessions) + 1)
 
 

@@ -72,9 +72,10 @@ def make_terms(
         weights = found[0] if len(found) == 1 else jax.tree.map(_blend(blend_weights), *found)
     terms = []
     for layer in layers:
-        each = [statistics[layer].measure(found[layer]) for found in maps]
-        target = statistics[layer].blend(each, blend_weights)
         layer_mask = None if mask is None else _reduce_mask(extractor, mask, layer, shape)
+        source_mask = layer_mask if statistic.keeps_positions else None
+        each = [statistics[layer].measure(found[layer], source_mask) for found in maps]
+        target = statistics[layer].blend(each, blend_weights)
         terms.append(Term(weights[layer], statistics[layer], target, layer_mask, layer))
     return tuple(terms)
 

@@ -89,8 +89,8 @@ class Style:
           A callable pytree, image of the content image's size → scalar.
 
         Raises:
-          UserError: for an unknown layer, an image that does not reach it, no style image, or
-            blend weights or masks that are not one for each style image.
+          UserError: for an unknown layer, an image that does not reach it, no style image, blend
+            weights or masks that are not one for each style image, or as `as_mask`.
 
         References:
           He, Wang, Hopcroft (2016), eq. 9.
@@ -116,6 +116,8 @@ class Style:
         )
         content = as_image(content_image, "the content image")
         styles = [as_image(style, "a style image") for style in styles]
+        if style_masks is not None:
+            style_masks = [as_mask(mask, content.shape[:2]) for mask in style_masks]
         return _make(task, extractor, content, styles, style_masks, key)
 
 
@@ -226,6 +228,32 @@ def transfer(
         solver=solver,
         schedule=schedule,
     )
+
+
+def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
+    """Takes an array of any type as a mask.
+
+    Args:
+      mask: [H, W], NumPy or JAX.
+      shape: (H, W) that it must have.
+
+    Returns:
+      The same as a float32 JAX array.
+
+    Raises:
+      UserError: if it has another shape, or (where the values are known) a negative value or
+        nothing but zeros.
+    """
+    mask = jnp.asarray(mask, jnp.float32)
+    if mask.shape != tuple(shape):
+        raise UserError(f"a mask has shape {mask.shape}; give the content image's, {shape}.")
+    if not isinstance(mask, jax.core.Tracer):
+        lowest, highest = float(jnp.min(mask)), float(jnp.max(mask))
+        if lowest < 0:
+            raise UserError(f"a mask has negative values, down to {lowest:g}; give 0 or more.")
+        if highest == 0:
+            raise UserError("a mask is 0 everywhere; leave out its style image.")
+    return mask
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:

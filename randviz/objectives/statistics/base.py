@@ -28,6 +28,9 @@ class Statistic:
 
     distance: str = struct.field(pytree_node=False, default="squared")
 
+    # Whether positions are compared one by one, so that a mask applies to the target as well.
+    keeps_positions = False
+
     def __post_init__(self):
         if self.distance not in DISTANCES:
             raise UserError(f"distance {self.distance!r} is unknown; use {' or '.join(DISTANCES)}.")
@@ -76,7 +79,8 @@ class Statistic:
         """
         differences = jax.tree.leaves(jax.tree.map(jnp.subtract, value, target))
         count = sum(leaf.size for leaf in differences)
-        size = jnp.square if self.distance == "squared" else jnp.abs
+        # x sign(x), because the derivative of JAX's |x| at zero is 1, and at zero lies the target.
+        size = jnp.square if self.distance == "squared" else lambda x: x * jnp.sign(x)
         return sum(jnp.sum(size(leaf)) for leaf in differences) / count
 
     def blend(self, values: Sequence[Any], weights: Array) -> Any:

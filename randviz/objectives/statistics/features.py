@@ -1,15 +1,19 @@
 """Features themselves, position by position: what inversion and the content of a style compare."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import struct
 
 from randviz.objectives.statistics.base import Statistic
-from randviz.types import Array
+from randviz.types import Array, UserError
 
 
 @struct.dataclass
 class Features(Statistic):
     """The features themselves, so that the places of things count."""
+
+    keeps_positions = True
 
     @property
     def degree(self) -> int:
@@ -25,10 +29,32 @@ class Features(Statistic):
 
         References:
           He, Wang, Hopcroft (2016), eq. 1.
+
+        Raises:
+          UserError: if the images are not of one size.
         """
+        _check_shapes(value, target)
         if self.distance == "squared":
             return content_loss(value, target)
         return super().compare(value, target)
+
+    def blend(self, values: Sequence[Array], weights: Array) -> Array:
+        """See `Statistic.blend`; of sources of one size.
+
+        Raises:
+          UserError: if their sizes differ.
+        """
+        for value in values[1:]:
+            _check_shapes(values[0], value)
+        return super().blend(values, weights)
+
+
+def _check_shapes(value: Array, target: Array) -> None:
+    if value.shape != target.shape:
+        raise UserError(
+            f"features are compared position by position, and one image's are {value.shape}, the"
+            f" other's {target.shape}; take images of one size, or another statistic."
+        )
 
 
 def content_loss(features: Array, target: Array) -> Array:
