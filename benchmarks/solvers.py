@@ -2,7 +2,7 @@
 
 Claim: the default solver, jaxopt's L-BFGS with a line search that tries the unit step first, needs
 little more than one evaluation a step and ends where scipy's L-BFGS-B ends.
-Expect: about eight minutes on two cores at the default size; curves.png, rows.jsonl, and as the
+Expect: about eight minutes on two cores at the default size; curves.png, records.jsonl, and as the
 last line a JSON object with evaluations a step and losses relative to scipy's.
 
 Example:
@@ -23,13 +23,13 @@ import numpy as np
 import scipy.optimize
 from flax import struct
 
-from randviz.commands.inputs import make_keys
+from randviz.commands.inputs import SeedSettings, make_keys
 from randviz.descent import descent
 from randviz.descent.solver import Objective, Solver
-from randviz.experiments.command import Descent, run_module
 from randviz.host.images import load_image, replace_atomically
-from randviz.host.records import Row
-from randviz.host.settings import CommandSettings, setting
+from randviz.host.records import Record, Trial
+from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
@@ -45,7 +45,7 @@ MEMORY = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings):
     """Settings of the comparison."""
 
     image: str = setting("chelsea", "The picture inverted and stylised: a path or a sample.")
@@ -54,8 +54,7 @@ class Settings(CommandSettings):
     layer: str = setting("conv3_1", "The layer inverted.")
     image_size: int = setting(64, "Longest side in pixels.", lower_bound=8)
     num_steps: int = setting(300, "Steps of each descent, 300 or more.", lower_bound=300)
-    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
-    out_dir: str = setting("out/solvers", "Folder for rows, curves and record.")
+    out_dir: str = "out/solvers"
 
 
 @struct.dataclass
@@ -91,7 +90,7 @@ def _count_backward(_, cotangent):
 _count.defvjp(lambda loss: (loss, None), _count_backward)
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each problem with each solver."""
     del settings
     return [{"problem": problem, "solver": solver} for problem in PROBLEMS for solver in SOLVERS]
@@ -114,19 +113,19 @@ def make_problem(settings: Settings, problem: str) -> tuple[Callable[[], Objecti
     return functools.partial(Style().of, network, image, painting), image
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """A style; each descent is made twice."""
-    num_steps = 2 * len(cells(settings)) * settings.num_steps
-    return Descent(*make_problem(settings, "style"), num_steps)
+    num_steps = 2 * len(list_trials(settings)) * settings.num_steps
+    return Workload(*make_problem(settings, "style"), num_steps)
 
 
-def measure(settings: Settings, cell: Row) -> Row:
+def measure(settings: Settings, trial: Trial) -> Record:
     """Descends twice: once on the clock, and once counting evaluations."""
-    make_objective, start = make_problem(settings, cell["problem"])
+    make_objective, start = make_problem(settings, trial["problem"])
     objective = make_objective()
     descend = descend_with_scipy
-    if cell["solver"] != "scipy":
-        descend = _descend_with(descent.find_solver(cell["solver"], memory=MEMORY))
+    if trial["solver"] != "scipy":
+        descend = _descend_with(descent.find_solver(trial["solver"], memory=MEMORY))
     descend(objective, start, 2)  # compiles
     began = time.perf_counter()
     losses = descend(objective, start, settings.num_steps)
@@ -185,11 +184,11 @@ def _value_and_grad(objective: Objective, image: Image):
     return jax.value_and_grad(objective)(image)
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the curves, prints the table, and ends with the JSON line."""
     import matplotlib.pyplot as plt
 
-    found = {(row["cell"]["problem"], row["cell"]["solver"]): row for row in rows}
+    found = {(record["trial"]["problem"], record["trial"]["solver"]): record for record in records}
     figure, axes = plt.subplots(1, len(PROBLEMS), figsize=(12, 4), layout="constrained")
     for axis, problem in zip(axes, PROBLEMS, strict=True):
         for solver in SOLVERS:
@@ -204,10 +203,10 @@ def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
     print(
         f"{'problem':10} {'solver':8} {'loss 100':>10} {'loss 300':>10} {'eval/step':>9} {'s':>7}"
     )
-    for (problem, solver), row in found.items():
+    for (problem, solver), record in found.items():
         print(
-            f"{problem:10} {solver:8} {row['loss_100']:10.4g} {row['loss_300']:10.4g}"
-            f" {row['evaluations_per_step']:9.3f} {row['seconds']:7.1f}"
+            f"{problem:10} {solver:8} {record['loss_100']:10.4g} {record['loss_300']:10.4g}"
+            f" {record['evaluations_per_step']:9.3f} {record['seconds']:7.1f}"
         )
     ratio = lambda problem, key: round(
         found[problem, "jaxopt"][key] / found[problem, "scipy"][key], 4

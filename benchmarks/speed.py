@@ -3,7 +3,7 @@
 Claim: an evaluation of an objective, and a descent to the same loss, take less time here than in
 the fastest of PyTorch's usual backends; and the first line of progress comes soon.
 Expect: about half an hour on two cores at the default sizes, which nothing else may use meanwhile;
-table.md, speed.png, result.json, rows.jsonl, and as the last line a JSON object with the ratios,
+table.md, speed.png, result.json, records.jsonl, and as the last line a JSON object with the ratios,
 above 1 where this program is faster. PyTorch comes with `pip install 'randviz[bench]'`.
 
 Example:
@@ -33,15 +33,16 @@ import scipy.optimize
 
 from benchmarks import solvers
 from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_backends, to_batch
+from randviz.commands.inputs import SeedSettings
 from randviz.descent import descent
 from randviz.descent.lbfgs import MEMORY
 from randviz.descent.solver import Objective
-from randviz.experiments.command import Descent, run_module
 from randviz.host.charts import format_markdown
 from randviz.host.images import replace_atomically
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.runs import write_record
-from randviz.host.settings import CommandSettings, setting
+from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.types import Array, Image, UserError
 
 PARTS = ("evaluation", "descent", "start")
@@ -60,7 +61,7 @@ _PATIENCE = 1.5  # how many evaluations a descent may take, as a multiple of the
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings):
     """Settings of the comparison."""
 
     parts: tuple[str, ...] = setting(PARTS, "What is measured: evaluation, descent, start.")
@@ -76,11 +77,10 @@ class Settings(CommandSettings):
     descent_size: int = setting(128, "Longest side in pixels of the descents.", lower_bound=16)
     num_steps: int = setting(200, "Steps of the descents.", lower_bound=1)
     descent_repeats: int = setting(3, "Timings of each descent; the median counts.", lower_bound=1)
-    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
-    out_dir: str = setting("out/speed", "Folder for rows, table, plot and record.")
+    out_dir: str = "out/speed"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each size, each problem, and the start, as far as they are asked for.
 
     Raises:
@@ -97,25 +97,25 @@ def cells(settings: Settings) -> list[Row]:
         "descent": [{"kind": "descent", "problem": problem} for problem in solvers.PROBLEMS],
         "start": [{"kind": "start"}],
     }
-    return [cell for part in PARTS if part in settings.parts for cell in found[part]]
+    return [trial for part in PARTS if part in settings.parts for trial in found[part]]
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """The largest inversion, in this program's own time: PyTorch's is not estimated."""
     size = settings.descent_size
     if "evaluation" in settings.parts:
         size = max(size, *map(int, settings.sizes))
     problem = _make_problem(settings, "inversion", layer=_EVALUATED_LAYER, image_size=size)
     num_steps = settings.descent_repeats * settings.num_steps * len(solvers.PROBLEMS)
-    return Descent(*problem, num_steps)
+    return Workload(*problem, num_steps)
 
 
-def measure(settings: Settings, cell: Row) -> Row:
-    """Times one cell with all its backends."""
-    if cell["kind"] == "evaluation":
-        metadata = _measure_evaluation(settings, cell["size"])
-    elif cell["kind"] == "descent":
-        metadata = _measure_descent(settings, cell["problem"])
+def measure(settings: Settings, trial: Trial) -> Record:
+    """Times one trial with all its backends."""
+    if trial["kind"] == "evaluation":
+        metadata = _measure_evaluation(settings, trial["size"])
+    elif trial["kind"] == "descent":
+        metadata = _measure_descent(settings, trial["problem"])
     else:
         metadata = _measure_start()
     return {"threads": count_threads(), **metadata}
@@ -197,7 +197,7 @@ def _repeat(evaluate: Evaluate, image: Any, count: int) -> None:
         evaluate(image)
 
 
-def _measure_evaluation(settings: Settings, size: int) -> Row:
+def _measure_evaluation(settings: Settings, size: int) -> Record:
     """Times value and gradient of an inversion, all backends in turn, several times."""
     make_objective, start = _make_problem(
         settings, "inversion", layer=_EVALUATED_LAYER, image_size=size
@@ -332,7 +332,7 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
     return watch
 
 
-def _measure_descent(settings: Settings, problem: str) -> Row:
+def _measure_descent(settings: Settings, problem: str) -> Record:
     """Times descents to the loss that both we and a searching L-BFGS reach in so many steps."""
     make_objective, start = _make_problem(
         settings, problem, layer=_INVERTED_LAYER, image_size=settings.descent_size
@@ -392,7 +392,7 @@ def _time_to(target: float, watch: _Watch) -> float | None:
     return next((round(seconds, 3) for seconds, loss in watch.curve if loss <= target), None)
 
 
-def _measure_start() -> Row:
+def _measure_start() -> Record:
     """Times a command up to its first line of progress, before and after it was compiled."""
     with tempfile.TemporaryDirectory() as folder:
         cache = os.path.join(folder, "cache")
@@ -433,10 +433,10 @@ def find_ratio(times: Mapping[str, float | None]) -> float | None:
     return round(min(others) / ours, 3) if others and ours else None
 
 
-def summarize(settings: Settings, rows: list[Row]) -> dict[str, Any]:
+def summarize(settings: Settings, records: list[Record]) -> dict[str, Any]:
     """The numbers of the JSON line; None for what was not measured."""
-    evaluations, descents, start = _sort(rows)
-    ratios = {size: find_ratio(row["milliseconds"]) for size, row in evaluations.items()}
+    evaluations, descents, start = _sort(records)
+    ratios = {size: find_ratio(record["milliseconds"]) for size, record in evaluations.items()}
     return {
         "evaluation_ratio_256": ratios.get(256),
         "evaluation_ratio": {size: ratios.get(int(size)) for size in settings.sizes},
@@ -446,51 +446,51 @@ def summarize(settings: Settings, rows: list[Row]) -> dict[str, Any]:
         },
         "cold_start_s": start.get("cold_s"),
         "warm_start_s": start.get("warm_s"),
-        "threads": rows[0]["threads"] if rows else None,
+        "threads": records[0]["threads"] if records else None,
         "largest_difference": max(
-            (row["difference"] for row in (*evaluations.values(), *descents.values())),
+            (record["difference"] for record in (*evaluations.values(), *descents.values())),
             default=None,
         ),
-        "other_processes_cores": max((row["others"] for row in rows), default=None),
+        "other_processes_cores": max((record["others"] for record in records), default=None),
     }
 
 
-def _sort(rows: list[Row]) -> tuple[dict[int, Row], dict[str, Row], Row]:
-    """{size: row}, {problem: row}, and the start's row, empty if there is none."""
-    of_kind = lambda kind: [row for row in rows if row["cell"]["kind"] == kind]
-    evaluations = {row["cell"]["size"]: row for row in of_kind("evaluation")}
-    descents = {row["cell"]["problem"]: row for row in of_kind("descent")}
+def _sort(records: list[Record]) -> tuple[dict[int, Record], dict[str, Record], Record]:
+    """{size: record}, {problem: record}, and the start's record, empty if there is none."""
+    of_kind = lambda kind: [record for record in records if record["trial"]["kind"] == kind]
+    evaluations = {record["trial"]["size"]: record for record in of_kind("evaluation")}
+    descents = {record["trial"]["problem"]: record for record in of_kind("descent")}
     return evaluations, descents, next(iter(of_kind("start")), {})
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes table, plot and result, prints the table, and ends with the JSON line."""
-    table = _format_tables(rows)
-    result = summarize(settings, rows)
+    table = _format_tables(records)
+    result = summarize(settings, records)
     with replace_atomically(folder / "table.md") as temporary:
         temporary.write_text(table + "\n")
     with replace_atomically(folder / "speed.png") as temporary:
-        _draw_figure(rows).savefig(temporary, dpi=120)
+        _draw_figure(records).savefig(temporary, dpi=120)
     write_record(folder / "result.json", result)
     print(table)
     print(json.dumps(result))
 
 
-def _format_tables(rows: list[Row]) -> str:
-    evaluations, descents, start = _sort(rows)
+def _format_tables(records: list[Record]) -> str:
+    evaluations, descents, start = _sort(records)
     tables = []
     if evaluations:
         header = ("size", *(f"{name}, ms" for name in EVALUATION_BACKENDS), "ratio", "difference")
         lines = [
-            _format_line(row["pixels"], row, row["milliseconds"], EVALUATION_BACKENDS)
-            for row in evaluations.values()
+            _format_line(record["pixels"], record, record["milliseconds"], EVALUATION_BACKENDS)
+            for record in evaluations.values()
         ]
         tables.append(format_markdown(header, lines))
         tables += sorted(
             {
-                f"torch.compile failed: {row['compile_failure']}"
-                for row in evaluations.values()
-                if row["compile_failure"]
+                f"torch.compile failed: {record['compile_failure']}"
+                for record in evaluations.values()
+                if record["compile_failure"]
             }
         )
     if descents:
@@ -504,50 +504,50 @@ def _format_tables(rows: list[Row]) -> str:
         )
         lines = [
             (
-                *_format_line(problem, row, row["seconds"], DESCENT_METHODS),
-                f"{row['target']:.4g}",
-                row["torch_backend"],
+                *_format_line(problem, record, record["seconds"], DESCENT_METHODS),
+                f"{record['target']:.4g}",
+                record["torch_backend"],
             )
-            for problem, row in descents.items()
+            for problem, record in descents.items()
         ]
         tables.append(format_markdown(header, lines))
     if start:
         header = ("first line of progress", "s")
         tables.append(format_markdown(header, [(n, start[f"{n}_s"]) for n in ("cold", "warm")]))
-    if rows:
-        busiest = max(row["others"] for row in rows)
+    if records:
+        busiest = max(record["others"] for record in records)
         tables.append(f"Other processes used up to {busiest:.2f} cores meanwhile.")
     return "\n\n".join(tables)
 
 
 def _format_line(
-    label: str, row: Row, times: Mapping[str, float | None], names: Sequence[str]
+    label: str, record: Record, times: Mapping[str, float | None], names: Sequence[str]
 ) -> list[str]:
     numbers = [*(times[name] for name in names), find_ratio(times)]
     texts = ["-" if number is None else f"{number:.4g}" for number in numbers]
-    return [label, *texts, f"{row['difference']:.1e}"]
+    return [label, *texts, f"{record['difference']:.1e}"]
 
 
-def _draw_figure(rows: list[Row]) -> matplotlib.figure.Figure:
+def _draw_figure(records: list[Record]) -> matplotlib.figure.Figure:
     """Milliseconds by size, then the loss by time of each descent."""
-    evaluations, descents, _ = _sort(rows)
+    evaluations, descents, _ = _sort(records)
     count = 1 + len(descents)
     figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4), layout="constrained")
     first, *others = figure.subplots(1, count, squeeze=False)[0]
     for backend in EVALUATION_BACKENDS:
         points = [
-            (size, row["milliseconds"][backend])
-            for size, row in sorted(evaluations.items())
-            if row["milliseconds"][backend] is not None
+            (size, record["milliseconds"][backend])
+            for size, record in sorted(evaluations.items())
+            if record["milliseconds"][backend] is not None
         ]
         if points:
             first.loglog(*zip(*points, strict=True), marker="o", label=backend)
     first.set(title="evaluation", xlabel="longest side, pixels", ylabel="ms")
-    for panel, (problem, row) in zip(others, descents.items(), strict=True):
+    for panel, (problem, record) in zip(others, descents.items(), strict=True):
         for method in DESCENT_METHODS:
-            if row["curves"][method]:
-                panel.semilogy(*zip(*row["curves"][method], strict=True), label=method)
-        panel.axhline(row["target"], color="grey", linewidth=0.5)
+            if record["curves"][method]:
+                panel.semilogy(*zip(*record["curves"][method], strict=True), label=method)
+        panel.axhline(record["target"], color="grey", linewidth=0.5)
         panel.set(title=problem, xlabel="s", ylabel="loss")
     for panel in (first, *others):
         if panel.get_legend_handles_labels()[0]:

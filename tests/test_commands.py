@@ -387,15 +387,15 @@ def test_a_selected_network_is_a_recipe_that_commands_take(tmp_path, capsys):
     out = tmp_path / "net"
     words = [*SELECT, "--num_candidates=3", "--last_layer=conv2_1", "--seed=4"]
     assert main([*words, f"--out_dir={out}"]) == 0
-    shown = capsys.readouterr().out
-    assert "conv2_1 candidate 3/3" in shown and "left" in shown
+    shown, progress = capsys.readouterr()
+    assert "conv2_1: candidate 3/3" in progress and "left" in progress
     line = (out / "recipe.txt").read_text().strip()
     assert shown.strip().endswith(line)
-    rows = [json.loads(row) for row in (out / "rows.jsonl").read_text().splitlines()]
-    assert [row["layer"] for row in rows] == ["conv1_1", "conv1_2", "conv2_1"]
-    for row in rows:
-        assert row["losses"].index(min(row["losses"])) == row["draw"]
-        assert len(row["distances"]) == len(row["raw_losses"]) == 3
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert [record["trial"]["layer"] for record in records] == ["conv1_1", "conv1_2", "conv2_1"]
+    for record in records:
+        assert record["losses"].index(min(record["losses"])) == record["draw"]
+        assert len(record["distances"]) == len(record["raw_losses"]) == 3
     # The file, the line, and the network they stand for are one picture.
     pictures = []
     for index, network in enumerate((out / "recipe.txt", line)):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from randviz.__main__ import main
-from randviz.commands import compare
+from randviz.commands import trials
 from randviz.host.images import load_image
 from randviz.host.runs import Stopped
 from randviz.networks.catalog import NETWORKS
@@ -36,15 +36,15 @@ def trained(tmp_path_factory, params):
     return path
 
 
-def read_rows(folder):
-    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+def read_records(folder):
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
 
 
-def test_every_cell_is_measured_drawn_and_tabled(tmp_path, capsys, trained):
+def test_every_trial_is_measured_drawn_and_tabled(tmp_path, capsys, trained):
     words = [*COMPARE, f"--trained_weights={trained}", f"--out_dir={tmp_path}"]
     assert main(words) == 0
-    rows = read_rows(tmp_path)
-    assert [tuple(row["cell"].values()) for row in rows] == [
+    records = read_records(tmp_path)
+    assert [tuple(record["trial"].values()) for record in records] == [
         (image, weights, layer)
         for image in ("chelsea", "coffee")
         for weights in ("random", "trained")
@@ -52,22 +52,22 @@ def test_every_cell_is_measured_drawn_and_tabled(tmp_path, capsys, trained):
     ]
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
-    for row in rows:
-        image, weights, layer = row["cell"].values()
-        picture = load_image(tmp_path / f"{image}_{weights}_{layer}.png")
+    for record in records:
+        image, weights, layer = record["trial"].values()
+        picture = load_image(tmp_path / "pictures" / f"{image}_{weights}_{layer}.png")
         target = load_image(image, image_size=24)
         assert picture.shape == target.shape
         # What is written is what is seen, up to the rounding to eight bits.
         distance = 255 * np.linalg.norm(picture - target, axis=-1).mean()
-        assert row["distance"] == pytest.approx(distance, abs=0.6)
+        assert record["distance"] == pytest.approx(distance, abs=0.6)
         line = next(x for x in table.splitlines() if x.startswith(f"| {image} | {layer} |"))
         values = dict(zip(table.splitlines()[0].split(" | "), line.split(" | "), strict=True))
-        assert values[f"psnr, {weights}"] == f"{row['psnr']:.1f}"
-    assert load_image(tmp_path / "coffee_panel.png").shape[1] > 3 * 128
+        assert values[f"psnr, {weights}"] == f"{record['psnr']:.1f}"
+    assert load_image(tmp_path / "coffee_panel.jpg").shape[1] > 3 * 128
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["networks"]["trained"]["input_convention"] == "matconvnet"
-    assert set(record["networks"]["trained"]["normalized_on"]) > {"astronaut", "chelsea"}
-    assert record["networks"]["random"]["weights"] == "random"
+    assert record["network"] == {"weights": "random"}
+    assert set(record["pictures"]) == {"image chelsea", "image coffee"}
+    assert all("weights_sha256" in r for r in records if r["trial"]["weights"] == "trained")
 
 
 def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
@@ -75,7 +75,7 @@ def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
 ):
     words = [*COMPARE, f"--trained_weights={trained}"]
     assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
-    descend, starts = compare.descend, []
+    descend, starts = trials.descend, []
 
     def stop_at_the_sixth(objective, start, **options):
         starts.append(np.asarray(start))
@@ -83,27 +83,27 @@ def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
             raise Stopped("stopped.")
         return descend(objective, start, **options)
 
-    monkeypatch.setattr(compare, "descend", stop_at_the_sixth)
+    monkeypatch.setattr(trials, "descend", stop_at_the_sixth)
     words.append(f"--out_dir={tmp_path / 'parts'}")
     assert main(words) == 130
-    kept = (tmp_path / "parts" / "rows.jsonl").read_text()
+    kept = (tmp_path / "parts" / "records.jsonl").read_text()
     assert kept.count("\n") == 5
     assert main(words) == 0
-    assert (tmp_path / "parts" / "rows.jsonl").read_text().startswith(kept)
+    assert (tmp_path / "parts" / "records.jsonl").read_text().startswith(kept)
     # The same noise for random and for trained.
     np.testing.assert_array_equal(starts[0], starts[2])
-    for part, whole in zip(*(read_rows(tmp_path / n) for n in ("parts", "whole")), strict=True):
+    for part, whole in zip(*(read_records(tmp_path / n) for n in ("parts", "whole")), strict=True):
         del part["seconds"], whole["seconds"]
         assert part == whole
-    (tmp_path / "parts" / "coffee_panel.png").unlink()
-    monkeypatch.setattr(compare, "descend", None)
+    (tmp_path / "parts" / "coffee_panel.jpg").unlink()
+    monkeypatch.setattr(trials, "descend", None)
     assert main(words) == 0
-    assert (tmp_path / "parts" / "coffee_panel.png").exists()
+    assert (tmp_path / "parts" / "coffee_panel.jpg").exists()
 
 
-def test_without_weights_the_trained_row_is_not_run(tmp_path):
+def test_without_weights_the_trained_record_is_not_run(tmp_path):
     assert main([*COMPARE, f"--out_dir={tmp_path}"]) == 0
-    assert len(read_rows(tmp_path)) == 4
+    assert len(read_records(tmp_path)) == 4
     assert (tmp_path / "table.md").read_text().count("not run") == 3 * 4
 
 
@@ -132,7 +132,7 @@ def test_a_square_is_cut_from_the_middle(tmp_path):
 
 
 def test_two_pictures_of_one_name_keep_two_names():
-    assert list(compare.name_pictures(["a/x.png", "b/x.jpg", "x_2.png"]).values()) == [
+    assert list(trials.name_pictures(["a/x.png", "b/x.jpg", "x_2.png"]).values()) == [
         "x",
         "x_2",
         "x_2_2",
@@ -168,9 +168,6 @@ def test_mistakes_get_a_sentence_and_leave_nothing(tmp_path, capsys, trained, wo
 
 
 def test_a_picture_that_came_back_exactly_has_no_number_for_psnr():
-    cell = {"image": "a", "weights": "random", "layer": "pool1"}
-    row = {"cell": cell, "distance": 0.0, "psnr": None, "ssim": 1.0}
-    rows = {("a", "random", "pool1"): row}
-    table = compare.format_comparison(["a"], ["random", "trained"], ["pool1"], rows)
-    line = "| a | pool1 | 0.0 | not run | ∞ | not run | 1.00 | not run |"
-    assert table.splitlines()[-1] == line
+    measures = trials.as_json({"distance": 0.0, "psnr": float("inf"), "ssim": 1.0})
+    assert trials.describe_distance(measures) == "distance 0.0\n∞ dB, SSIM 1.00"
+    assert trials.format_measure(None, "psnr") == "not run"

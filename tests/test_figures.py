@@ -7,22 +7,23 @@ import pathlib
 
 import pytest
 
+from randviz.commands.trials import TRAINED, load_pictures, make_inversion
 from randviz.descent.descent import minimize
 from randviz.experiments import all as every
 from randviz.experiments.all import FIGURES, SCALES
-from randviz.experiments.figure import TRAINED, load, make_inversion
 from randviz.host.quality import compare_images
 from randviz.host.settings import parse_flags
+from randviz.host.study import gather
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = ROOT / "experiments"
 # Another processor adds in another order, and a descent multiplies the difference.
 TOLERANCE = 0.1
-# The shallowest and shortest of each figure's cells, none of them the trained network's.
+# The shallowest and shortest of each figure's trials, none of them the trained network's.
 CELLS = {
     "fig1_inversion": ({"layer": "pool1"}, "distance"),
     "fig2_pools": ({"layer": "pool2", "image": "chelsea"}, "distance"),
-    "fig3_variance": ({"layer": "pool3", "weights": "random", "sample": 1}, "distance"),
+    "fig3_variance": ({"layer": "pool3", "weights": "random", "noise": 1}, "distance"),
     "fig5_textures": ({"top": "conv1_1", "texture": "gravel"}, "error"),
     "fig6_style": ({"style": "coffee"}, "style_error"),
     "fig7_chinese": ({"content": "coffee", "style": "grass"}, "style_error"),
@@ -39,8 +40,8 @@ def settings_of(name, scale, **changes):
     return dataclasses.replace(settings, **changes)
 
 
-def rows_of(name):
-    return [json.loads(line) for line in (FLAGS / "laptop" / name / "rows.jsonl").open()]
+def records_of(name):
+    return [json.loads(line) for line in (FLAGS / "laptop" / name / "records.jsonl").open()]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -58,40 +59,42 @@ def test_laptop_results_are_of_the_flag_file(name):
     settings = settings_of(name, "laptop")
     values = json.loads(json.dumps(dataclasses.asdict(settings)))
     assert record["settings"] == {key: values[key] for key in record["settings"]}
-    kept = [row["cell"] for row in rows_of(name)]
-    assert all(cell in kept for cell in module_of(name).cells(settings))
+    kept = [record["trial"] for record in records_of(name)]
+    assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_of_the_laptop_results_comes_out_again(name, tmp_path):
+def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     wanted, measure = CELLS[name]
-    row = next(
-        row
-        for row in rows_of(name)
-        if row["cell"].get("weights") != TRAINED and wanted.items() <= row["cell"].items()
+    record = next(
+        record
+        for record in records_of(name)
+        if record["trial"].get("weights") != TRAINED and wanted.items() <= record["trial"].items()
     )
-    found = module_of(name).measure(settings_of(name, "laptop", out_dir=str(tmp_path)), row["cell"])
-    assert found[measure] == pytest.approx(row[measure], rel=TOLERANCE)
+    settings, trial = settings_of(name, "laptop", out_dir=str(tmp_path)), record["trial"]
+    study = getattr(module_of(name), "STUDY", None) or gather(module_of(name))
+    (found,) = study.measure(settings, [trial], [])
+    assert found[measure] == pytest.approx(record[measure], rel=TOLERANCE)
 
 
 def test_the_first_point_of_a_curve_comes_out_again():
     settings = settings_of("fig4_convergence", "laptop")
-    row = rows_of("fig4_convergence")[0]
+    record = records_of("fig4_convergence")[0]
     make, start = make_inversion(
-        settings, row["cell"]["image"], row["cell"]["weights"], settings.layer
+        settings, record["trial"]["image"], record["trial"]["weights"], settings.layer
     )
-    step, distance = next(iter(row["curve"].items()))
+    step, distance = next(iter(record["curve"].items()))
     image = minimize(make(), start, num_steps=int(step)).image
-    target = load(settings, "image", row["cell"]["image"]).image
+    target = load_pictures(settings, "image")[record["trial"]["image"]].image
     found = compare_images(image, target)["distance"]
     assert found == pytest.approx(distance, rel=TOLERANCE)
 
 
 def test_a_network_of_the_theory_panel_comes_out_again():
     panel = module_of("theory_panel")
-    row = rows_of("theory_panel")[3]
-    found = panel.measure(settings_of("theory_panel", "laptop"), row["cell"])
-    numbers = {key: value for key, value in row.items() if key != "cell"}
+    record = records_of("theory_panel")[3]
+    found = panel.measure(settings_of("theory_panel", "laptop"), record["trial"])
+    numbers = {key: value for key, value in record.items() if key != "trial"}
     assert json.loads(json.dumps(found)).keys() == numbers.keys()
     for key, values in numbers.items():
         assert found[key] == pytest.approx(values, rel=1e-3)
@@ -99,8 +102,8 @@ def test_a_network_of_the_theory_panel_comes_out_again():
 
 def test_figure_3_has_thirty_networks_of_each_kind():
     counts = {}
-    for row in rows_of("fig3_variance"):
-        place = row["cell"]["weights"], row["cell"]["layer"]
+    for record in records_of("fig3_variance"):
+        place = record["trial"]["weights"], record["trial"]["layer"]
         counts[place] = counts.get(place, 0) + 1
     assert len(counts) == 6 and min(counts.values()) >= 30
 
@@ -117,11 +120,11 @@ def test_all_runs_figures_writes_a_page_and_measures_nothing_twice(tmp_path, cap
     assert {claim["experiment"] for claim in claims} == {"fig1_inversion", "fig5_textures"}
     page = (tmp_path / "all" / "index.html").read_text()
     assert page.count("<img") == 2 and "not run" in page
-    rows = (tmp_path / "all" / "fig1_inversion" / "rows.jsonl").read_bytes()
+    records = (tmp_path / "all" / "fig1_inversion" / "records.jsonl").read_bytes()
     capsys.readouterr()
     assert every.main(words) == 0
-    assert "1/" not in capsys.readouterr().out.replace("conv1_1/", "")
-    assert (tmp_path / "all" / "fig1_inversion" / "rows.jsonl").read_bytes() == rows
+    assert "trial" not in capsys.readouterr().err
+    assert (tmp_path / "all" / "fig1_inversion" / "records.jsonl").read_bytes() == records
 
 
 @pytest.mark.parametrize(
@@ -147,10 +150,11 @@ def test_claims_are_a_table_that_keeps_its_columns():
     assert lines[3].endswith("| 0 |  | **not run** |")
 
 
-def test_figure_1_is_foreseen_by_its_deepest_vgg_layer_even_beside_alexnet():
+def test_figure_1_is_estimated_by_its_deepest_vgg_layer_even_beside_alexnet():
     settings = settings_of("fig1_inversion", "smoke", alexnet_weights="alexnet.npz")
-    make, _, num_steps = module_of("fig1_inversion").largest(settings)
-    assert make.func.__self__.layer == "conv2_2" and num_steps == 5 * settings.num_steps
+    found = module_of("fig1_inversion").workload(settings)
+    assert found.make_objective.func.__self__.layer == "conv2_2"
+    assert found.num_steps == 5 * settings.num_steps
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Populations: the same rows on any machine, prefixes that stay, and numbers that are right."""
+"""Populations: the same records on any machine, prefixes that stay, and numbers that are right."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from randviz.__main__ import main
 from randviz.commands.inputs import make_keys
 from randviz.descent.descent import minimize
 from randviz.host.charts import format_table, plot_boxes
-from randviz.host.records import Rows
+from randviz.host.records import Records
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import features
@@ -48,10 +48,12 @@ def small(monkeypatch, tiny):
     return lambda folder, *words: main([*SMALL, f"--out_dir={folder}", *words])
 
 
-def rows_of(folder):
-    """The rows without the time they took."""
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+def records_of(folder):
+    """The records in the order of their trials, without the time they took."""
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["seconds"]
+    return sorted(records, key=lambda record: json.dumps(record["trial"]))
 
 
 def start(program, *words, devices=1):
@@ -85,7 +87,7 @@ def finish(*processes):
     return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
 
 
-def test_rows_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path, small):
+def test_records_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path, small):
     words = ["--layers=conv1_2", "--num_networks=3", "--num_noises=2"]
     program = ["-c", TINY_PROGRAM, *SMALL, *words]
     started = start(program, f"--out_dir={tmp_path / 'eight'}", devices=8)
@@ -94,51 +96,51 @@ def test_rows_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path,
     eight, first, second = finish(started, *started_two)
     for code, _, errors in (eight, first, second):
         assert code == 0, errors
-    assert "8 at a time" in eight[1] and "2 at a time" in first[1]
-    assert "population" not in second[1], "only the first process talks"
-    one = rows_of(tmp_path / "one")
-    assert len(one) == 3 * 2 * 2 and len({json.dumps(row) for row in one}) == len(one)
-    assert rows_of(tmp_path / "eight") == one
-    assert rows_of(tmp_path / "two") == one
+    assert "and 2 more" in eight[2] and "and 1 more" in first[2]
+    assert "population" not in second[1] + second[2], "only the first process reports"
+    one = records_of(tmp_path / "one")
+    assert len(one) == 3 * 2 * 2 and len({json.dumps(record) for record in one}) == len(one)
+    assert records_of(tmp_path / "eight") == one
+    assert records_of(tmp_path / "two") == one
     summaries = [(tmp_path / name / "summary.json").read_bytes() for name in ("one", "eight")]
     assert summaries[0] == summaries[1]
 
 
 @pytest.mark.slow
-def test_rows_of_vgg_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path):
+def test_records_of_vgg_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path):
     words = [*SMALL, "--layers=pool2", "--image_size=32", "--num_networks=4", "--num_steps=30"]
     program = ["-m", "randviz", *words]
     finished = finish(start(program, f"--out_dir={tmp_path / 'one'}"))
     finished += finish(start(program, f"--out_dir={tmp_path / 'eight'}", devices=8))
     finished += finish(*start_two(program, f"--out_dir={tmp_path / 'two'}"))
     assert [code for code, _, _ in finished] == [0] * 4
-    one = rows_of(tmp_path / "one")
+    one = records_of(tmp_path / "one")
     assert len(one) == 8
-    assert rows_of(tmp_path / "eight") == one and rows_of(tmp_path / "two") == one
+    assert records_of(tmp_path / "eight") == one and records_of(tmp_path / "two") == one
 
 
 @pytest.mark.slow
 def test_a_mistake_in_one_process_ends_all(tmp_path):
     program = ["-c", TINY_PROGRAM, *SMALL, "--kinds=random", "--num_networks=2"]
     assert finish(start(program, f"--out_dir={tmp_path}"))[0][0] == 0
-    before = (tmp_path / "rows.jsonl").read_bytes()
+    before = (tmp_path / "records.jsonl").read_bytes()
     first, second = finish(*start_two([*program, "--num_steps=6"], f"--out_dir={tmp_path}"))
     assert first[0] == second[0] == 2
     assert "other settings" in first[2] and "process 0 stopped" in second[2]
-    assert (tmp_path / "rows.jsonl").read_bytes() == before
+    assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
-def test_more_networks_and_more_noises_keep_the_rows_there_are(tmp_path, small, capsys):
+def test_more_networks_and_more_noises_keep_the_records_there_are(tmp_path, small, capsys):
     assert small(tmp_path / "grown", "--num_networks=2") == 0
-    first = (tmp_path / "grown" / "rows.jsonl").read_bytes()
+    first = (tmp_path / "grown" / "records.jsonl").read_bytes()
     assert small(tmp_path / "grown", "--num_networks=3") == 0
-    second = (tmp_path / "grown" / "rows.jsonl").read_bytes()
+    second = (tmp_path / "grown" / "records.jsonl").read_bytes()
     assert second.startswith(first) and len(second.splitlines()) == 3 * 2 * 2
     assert small(tmp_path / "whole", "--num_networks=3") == 0
-    assert rows_of(tmp_path / "grown") == rows_of(tmp_path / "whole")
+    assert records_of(tmp_path / "grown") == records_of(tmp_path / "whole")
 
     assert small(tmp_path / "grown", "--num_networks=3", "--num_noises=2") == 0
-    assert (tmp_path / "grown" / "rows.jsonl").read_bytes().startswith(second)
+    assert (tmp_path / "grown" / "records.jsonl").read_bytes().startswith(second)
     assert small(tmp_path / "whole2", "--num_networks=3", "--num_noises=2") == 0
     names = ("grown", "whole2")
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in names]
@@ -147,7 +149,7 @@ def test_more_networks_and_more_noises_keep_the_rows_there_are(tmp_path, small, 
     # Fewer than there are: nothing is measured, and the summary is of those asked for.
     capsys.readouterr()
     assert small(tmp_path / "grown", "--num_networks=2") == 0
-    assert "to measure" not in capsys.readouterr().out
+    assert "trial" not in capsys.readouterr().err
     groups = json.loads((tmp_path / "grown" / "summary.json").read_text())["groups"]
     assert [group["num_networks"] for group in groups] == [2] * 4
 
@@ -155,36 +157,36 @@ def test_more_networks_and_more_noises_keep_the_rows_there_are(tmp_path, small, 
 def test_a_run_interrupted_anywhere_ends_with_the_same_rows(tmp_path, small, monkeypatch, capsys):
     words = ["--num_networks=2", "--kinds=random"]
     assert small(tmp_path / "whole", *words) == 0
-    kept = Rows.append
+    kept = Records.append
 
-    def keep_three(self, row):
-        if len(self.rows) == 3:
+    def keep_three(self, record):
+        if len(self.records) == 3:
             raise KeyboardInterrupt
-        kept(self, row)
+        kept(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "append", keep_three)
+        patch.setattr(Records, "append", keep_three)
         assert small(tmp_path / "parts", *words) == 130
     assert "the same command goes on" in capsys.readouterr().err
-    path = tmp_path / "parts" / "rows.jsonl"
-    path.write_text(path.read_text() + '{"network": 1, "kin')  # killed while writing
+    path = tmp_path / "parts" / "records.jsonl"
+    path.write_text(path.read_text() + '{"trial": {"netw')  # killed while writing
     assert not (tmp_path / "parts" / "summary.json").exists()
     assert small(tmp_path / "parts", *words) == 0
-    assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
+    assert records_of(tmp_path / "parts") == records_of(tmp_path / "whole")
 
 
-def test_a_row_is_what_inverting_that_network_gives(tmp_path, small, tiny, image):
+def test_a_record_is_what_inverting_that_network_gives(tmp_path, small, tiny, image):
     weights_key, noise_key = make_keys(3)
     kind = population.RandomNetworks(0.015, 0.0, tiny, "pool1")
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (population.AXIS,))
-    which = np.array([4] * mesh.size, np.int32)
+    which, noises = (np.array([number] * mesh.size, np.int32) for number in (4, 2))
     made = population.make_networks(weights_key, kind, which, mesh=mesh)
     params = random_weights(
         jax.random.fold_in(weights_key, 4), tiny, last_layer="pool1", scale=0.015
     )
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), dict(made), dict(params))
     found = population.reconstruct_through(
-        noise_key, tiny, made, image, noise=2, layer="pool1", num_steps=6, mesh=mesh
+        noise_key, tiny, made, image, noises=noises, layer="pool1", num_steps=6, mesh=mesh
     )
     key = jax.random.fold_in(noise_key, 2)
     start = sample_noise_image(key, image.shape[:2], std=NOISE_STD)
@@ -199,9 +201,13 @@ def test_a_row_is_what_inverting_that_network_gives(tmp_path, small, tiny, image
 
 def test_one_candidate_is_the_random_network(tmp_path, small):
     assert small(tmp_path, "--num_networks=2", "--num_candidates=1") == 0
-    rows = rows_of(tmp_path)
+    records = records_of(tmp_path)
     random, stacked = (
-        [{**row, "kind": ""} for row in rows if row["kind"] == kind]
+        [
+            {**record, "trial": {**record["trial"], "weights": ""}}
+            for record in records
+            if record["trial"]["weights"] == kind
+        ]
         for kind in ("random", "ranvgg")
     )
     assert random == stacked
@@ -214,8 +220,10 @@ def test_a_given_network_varies_with_the_noise_only(tmp_path, small):
     ).signed(make_keys(5)[0])  # fmt: skip
     words = ["--kinds=given,random", f"--network={format_recipe(recipe)}", "--num_noises=3"]
     assert small(tmp_path, *words, "--num_networks=2") == 0
-    given = [row for row in rows_of(tmp_path) if row["kind"] == "given"]
-    assert [(row["network"], row["noise"]) for row in given] == [(0, m) for m in range(3)] * 2
+    given = [record for record in records_of(tmp_path) if record["kind"] == "given"]
+    assert [(record["network"], record["noise"]) for record in given] == [
+        (0, m) for m in range(3)
+    ] * 2
     group = json.loads((tmp_path / "summary.json").read_text())["groups"][0]
     assert group["kind"] == "given" and group["variance"] is None
     # With one network the noises are what is resampled.
@@ -263,10 +271,12 @@ def test_variance_is_split_as_it_was_put_together():
     assert population.split_variance(np.ones((5, 1))) is None
 
 
-def make_rows(kinds=("random", "ranvgg")):
+def make_records(kinds=("random", "ranvgg")):
     return [
         {
-            "kind": kind, "network": n, "noise": m, "image": "a.png", "layer": layer,
+            "trial": {
+                "network": n, "weights": kind, "image": "a.png", "layer": layer, "noise": m,
+            },
             "distance": float(10 * k + n + m), "psnr": None if n else 20.0, "ssim": None,
             "feature_error": 0.5,
         }
@@ -276,9 +286,9 @@ def make_rows(kinds=("random", "ranvgg")):
 
 
 def test_summary_has_a_group_for_each_kind_and_layer():
-    groups = population.summarize(make_rows()[::-1])
+    groups = population.summarize(make_records()[::-1])
     assert len(groups) == 4
-    assert [(g["kind"], g["layer"], g["mean"]) for g in groups][-1] == ("random", "pool1", 1.5)
+    assert [(g["weights"], g["layer"], g["mean"]) for g in groups][-1] == ("random", "pool1", 1.5)
     assert groups[0]["median_psnr"] == 20 and groups[0]["median_ssim"] is None
     table = format_table(groups).splitlines()
     assert len(table) == 5 and table[1].startswith(
@@ -287,7 +297,7 @@ def test_summary_has_a_group_for_each_kind_and_layer():
 
 
 def test_boxes_reach_from_the_minimum_to_the_maximum():
-    groups = population.summarize(make_rows())
+    groups = population.summarize(make_records())
     figure = plot_boxes(groups)
     assert [panel.get_title() for panel in figure.axes] == ["a.png, pool1", "a.png, pool2"]
     heights = {float(y) for line in figure.axes[0].lines for y in np.ravel(line.get_ydata())}

@@ -1,4 +1,4 @@
-"""The selection audit: statistics against closed forms, verdicts on rows whose answer is known."""
+"""The selection audit: statistics against closed forms, and verdicts on known answers."""
 
 import itertools
 import json
@@ -11,17 +11,16 @@ import scipy.stats
 from randviz.experiments import claims
 from randviz.experiments import selection_audit as audit
 from randviz.experiments import selection_statistics as statistics
-from randviz.experiments.command import Experiment, run_experiment
 from randviz.host.settings import parse_flags
 
 DRAWS = 16
 RNG = np.random.default_rng(5)
 
 
-def make_rows(relate, *, networks=6, copy_others=True, stacked_shift=0.0):
-    """Rows in which distances are `relate(log losses)`, and other pictures agree or do not."""
+def make_records(relate, *, networks=6, copy_others=True, stacked_shift=0.0):
+    """Records in which distances are `relate(log losses)`, and other pictures agree or do not."""
     rng = np.random.default_rng(0)
-    rows = []
+    records = []
     for seed, layer in itertools.product(range(networks), ("conv2_1", "conv3_1")):
         logs = rng.normal(size=DRAWS)
         elsewhere = logs if copy_others else rng.normal(size=DRAWS)
@@ -30,29 +29,29 @@ def make_rows(relate, *, networks=6, copy_others=True, stacked_shift=0.0):
             "raw_losses": np.exp(rng.normal(size=DRAWS)).tolist(),
             "distances": np.exp(relate(logs, rng)).tolist(),
         }
-        cell = {"seed": seed, "input_offset": "0", "layer": layer}
+        trial = {"seed": seed, "input_offset": "0", "layer": layer}
         common = {"race_draw": int(np.argmin(logs)), "race_share": 0.5}
         plain = {"draws_below": [0], **numbers(logs), **common}
         stacked = {"draws_below": [3], **numbers(logs - stacked_shift), **common, "others": {}}
-        rows.append(
-            {"cell": {**cell, "below": "plain"}, **plain, "others": {"o": numbers(elsewhere)}}
+        records.append(
+            {"trial": {**trial, "below": "plain"}, **plain, "others": {"o": numbers(elsewhere)}}
         )
-        rows.append({"cell": {**cell, "below": "stacked"}, **stacked})
-    return rows
+        records.append({"trial": {**trial, "below": "stacked"}, **stacked})
+    return records
 
 
-def settings_for(rows, folder="."):
+def settings_for(records, folder="."):
     return audit.Settings(
         layers=("conv1_1", "conv2_1", "conv3_1"),
         input_offsets=("0",),
-        num_networks=len({row["cell"]["seed"] for row in rows}),
+        num_networks=len({record["trial"]["seed"] for record in records}),
         out_dir=str(folder),
     )
 
 
-def drawn(rows, folder, capsys):
-    """The paragraph and the JSON object that `draw` prints."""
-    audit.plot(settings_for(rows), rows, folder)
+def plotted(records, folder, capsys):
+    """The paragraph and the JSON object that `plot` prints."""
+    audit.plot(settings_for(records), records, folder)
     *_, paragraph, last = capsys.readouterr().out.splitlines()
     assert (folder / "audit.png").stat().st_size > 10_000
     assert " ".join((folder / "verdict.md").read_text().split()).find(paragraph[:60]) > 0
@@ -87,22 +86,24 @@ def test_the_prediction_is_the_closed_form(size):
 def test_gains_of_alike_networks_are_those_predicted():
     rng = np.random.default_rng(1)
     losses = np.exp(rng.normal(size=(200, DRAWS)))
-    rows = [{"losses": row.tolist(), "distances": row.tolist()} for row in losses]
-    observed = np.mean([statistics.gain(row["losses"], np.log(row["losses"]), 16) for row in rows])
-    predicted = statistics.predicted_gain(rows, 16)
+    records = [{"losses": record.tolist(), "distances": record.tolist()} for record in losses]
+    observed = np.mean(
+        [statistics.gain(record["losses"], np.log(record["losses"]), 16) for record in records]
+    )
+    predicted = statistics.predicted_gain(records, 16)
     assert observed == pytest.approx(1.766, abs=0.1)  # of 16 standard Gaussians
     assert predicted == pytest.approx(1.766, abs=0.1)
-    assert statistics.predicted_gain(rows, 1) == pytest.approx(0, abs=1e-9)
+    assert statistics.predicted_gain(records, 1) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_network_does_not_predict_itself():
-    rows = make_rows(FOLLOWS)[::4]  # one layer
-    found = statistics.measure_gains(rows, [1, 8])
-    spread = [{**rows[0], "losses": np.power(rows[0]["losses"], 9.0).tolist()}, *rows[1:]]
+    records = make_records(FOLLOWS)[::4]  # one layer
+    found = statistics.measure_gains(records, [1, 8])
+    spread = [{**records[0], "losses": np.power(records[0]["losses"], 9.0).tolist()}, *records[1:]]
     changed = statistics.measure_gains(spread, [1, 8])
     assert changed["predicted"][0] == found["predicted"][0]
     assert changed["observed"][0][1] == pytest.approx(9 * found["observed"][0][1])
-    assert math.isnan(statistics.measure_gains(rows[:1], [2])["predicted"][0][0])
+    assert math.isnan(statistics.measure_gains(records[:1], [2])["predicted"][0][0])
 
 
 def test_rank_correlation_is_scipys_and_unknown_for_constants():
@@ -124,8 +125,8 @@ def test_an_interval_needs_enough_problems_and_covers_the_mean():
 
 
 def test_verdict_where_distance_and_other_pictures_follow_the_loss(tmp_path, capsys):
-    rows = make_rows(FOLLOWS, stacked_shift=0.4)
-    paragraph, found = drawn(rows, tmp_path, capsys)
+    records = make_records(FOLLOWS, stacked_shift=0.4)
+    paragraph, found = plotted(records, tmp_path, capsys)
     zero = found["offsets"]["0"]
     assert zero["ranking"]["normalized"]["value"] == pytest.approx(1)
     assert zero["ranking"]["difference"]["low"] > 0 and "compared with L: better" in paragraph
@@ -139,7 +140,7 @@ def test_verdict_where_distance_and_other_pictures_follow_the_loss(tmp_path, cap
 
 
 def test_verdict_flips_where_nothing_follows_the_loss(tmp_path, capsys):
-    paragraph, found = drawn(make_rows(UNRELATED, copy_others=False), tmp_path, capsys)
+    paragraph, found = plotted(make_records(UNRELATED, copy_others=False), tmp_path, capsys)
     zero = found["offsets"]["0"]
     assert abs(zero["ranking"]["normalized"]["value"]) < 0.25
     assert "compared with L: neither" in paragraph and "not certainly related" in paragraph
@@ -149,10 +150,14 @@ def test_verdict_flips_where_nothing_follows_the_loss(tmp_path, capsys):
 
 
 def test_ties_are_reported_and_counted_nowhere_else(tmp_path, capsys):
-    rows = make_rows(FOLLOWS)
-    _, before = drawn(rows, tmp_path, capsys)
-    tied = {**rows[0], "cell": {**rows[0]["cell"], "layer": "conv1_1"}, "losses": [1e-10] * DRAWS}
-    paragraph, after = drawn([tied, *rows], tmp_path, capsys)
+    records = make_records(FOLLOWS)
+    _, before = plotted(records, tmp_path, capsys)
+    tied = {
+        **records[0],
+        "trial": {**records[0]["trial"], "layer": "conv1_1"},
+        "losses": [1e-10] * DRAWS,
+    }
+    paragraph, after = plotted([tied, *records], tmp_path, capsys)
     assert "At conv1_1 all draws tie, at the resolution of float32 (networks: 1)" in paragraph
     assert after["offsets"]["0"].pop("tied") == {"conv1_1": 1}
     assert before["offsets"]["0"].pop("tied") == {}
@@ -160,50 +165,47 @@ def test_ties_are_reported_and_counted_nowhere_else(tmp_path, capsys):
 
 
 def test_few_problems_get_no_verdict(tmp_path, capsys):
-    paragraph, found = drawn(make_rows(FOLLOWS, networks=1), tmp_path, capsys)
+    paragraph, found = plotted(make_records(FOLLOWS, networks=1), tmp_path, capsys)
     assert paragraph.count("not enough samples") >= 8
     assert found["offsets"]["0"]["gain_unpredicted"]["value"] is None
-    paragraph, _ = drawn([], tmp_path, capsys)
+    paragraph, _ = plotted([], tmp_path, capsys)
     assert "not enough samples (n = 0)" in paragraph
 
 
 def test_a_race_is_judged_by_the_full_selection():
-    rows = make_rows(FOLLOWS)
-    second = int(np.argsort(rows[0]["losses"])[1])
-    rows[0] = {**rows[0], "race_draw": second}
-    found = statistics.measure_race(rows)
-    assert found["same"].value == pytest.approx(1 - 1 / len(rows)) and found["rank"] == 2
-    lost = math.log(rows[0]["losses"][second] / min(rows[0]["losses"]))
-    assert found["excess"].value == pytest.approx(lost / len(rows))
+    records = make_records(FOLLOWS)
+    second = int(np.argsort(records[0]["losses"])[1])
+    records[0] = {**records[0], "race_draw": second}
+    found = statistics.measure_race(records)
+    assert found["same"].value == pytest.approx(1 - 1 / len(records)) and found["rank"] == 2
+    lost = math.log(records[0]["losses"][second] / min(records[0]["losses"]))
+    assert found["excess"].value == pytest.approx(lost / len(records))
 
 
 def test_a_copy_of_a_plain_network_is_no_second_problem():
-    rows = make_rows(FOLLOWS)
-    copies = [{**row, "draws_below": [0]} for row in rows]
-    found = statistics.summarize(settings_for(rows), copies)
+    records = make_records(FOLLOWS)
+    copies = [{**record, "draws_below": [0]} for record in records]
+    found = statistics.summarize(settings_for(records), copies)
     assert found["race"]["same"].n == 12 and found["stacking"]["log_loss"].n == 0
 
 
-def test_its_flag_file_parses_and_its_cells_are_distinct():
+def test_its_flag_file_parses_and_its_trials_are_distinct():
     words = ["--flagfile=experiments/selection_audit.flags"]
-    found = audit.cells(parse_flags(audit.Settings, words))
-    assert len({json.dumps(cell) for cell in found}) == len(found) == 33
+    found = audit.list_trials(parse_flags(audit.Settings, words))
+    assert len({json.dumps(trial) for trial in found}) == len(found) == 33
     assert not any(c["below"] == "stacked" and c["layer"] == "conv1_1" for c in found)
 
 
 @pytest.mark.slow
 def test_a_small_audit_runs_from_end_to_end_and_starts_again(tmp_path, capsys):
-    experiment = Experiment(
-        "selection_audit", audit.Settings, audit.cells, audit.measure, audit.draw
-    )
     words = [
         f"--out_dir={tmp_path}", "--image_size=12", "--layers=conv1_1,conv2_1", "--num_networks=1",
         "--num_candidates=3", "--num_below=2", "--num_steps=4", "--input_offsets=0",
     ]  # fmt: skip
-    assert run_experiment(experiment, words, audit.__doc__) == 0
+    assert audit.main(words) == 0
     first = capsys.readouterr().out.splitlines()
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [row["cell"]["below"] for row in rows] == ["plain", "plain", "stacked"]
-    assert all(len(row["losses"]) == 3 and 0 < row["race_share"] <= 1 for row in rows)
-    assert run_experiment(experiment, words, audit.__doc__) == 0
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [record["trial"]["below"] for record in records] == ["plain", "plain", "stacked"]
+    assert all(len(record["losses"]) == 3 and 0 < record["race_share"] <= 1 for record in records)
+    assert audit.main(words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == first[-1]

@@ -15,7 +15,7 @@ from randviz.types import UserError
 
 ROWS = [
     {
-        "cell": {"kind": "evaluation", "size": 64},
+        "trial": {"kind": "evaluation", "size": 64},
         "threads": 2,
         "pixels": "64x64",
         "evaluations": 20,
@@ -25,7 +25,7 @@ ROWS = [
         "milliseconds": {"randviz": 10.0, "eager": 30.0, "channels_last": 25.0, "compile": None},
     },
     {
-        "cell": {"kind": "evaluation", "size": 256},
+        "trial": {"kind": "evaluation", "size": 256},
         "threads": 2,
         "pixels": "256x256",
         "evaluations": 4,
@@ -35,7 +35,7 @@ ROWS = [
         "milliseconds": {"randviz": 200.0, "eager": 300, "channels_last": 250, "compile": 100.0},
     },
     {
-        "cell": {"kind": "descent", "problem": "texture"},
+        "trial": {"kind": "descent", "problem": "texture"},
         "threads": 2,
         "pixels": "128x128",
         "difference": 1e-4,
@@ -50,7 +50,7 @@ ROWS = [
             "scipy": [[6, 0.5]],
         },
     },
-    {"cell": {"kind": "start"}, "threads": 2, "others": 0.0, "cold_s": 9.0, "warm_s": 3.0},
+    {"trial": {"kind": "start"}, "threads": 2, "others": 0.0, "cold_s": 9.0, "warm_s": 3.0},
 ]
 
 
@@ -93,12 +93,12 @@ def test_a_ratio_needs_both_sides():
     assert speed.find_ratio({"randviz": None, "eager": 2.0}) is None
 
 
-def test_parts_choose_the_cells():
+def test_parts_choose_the_trials():
     settings = speed.Settings(parts=("start", "evaluation"), sizes=("64",))
-    assert speed.cells(settings) == [{"kind": "evaluation", "size": 64}, {"kind": "start"}]
+    assert speed.list_trials(settings) == [{"kind": "evaluation", "size": 64}, {"kind": "start"}]
     for wrong in (speed.Settings(parts=("end",)), speed.Settings(sizes=("big",))):
         with pytest.raises(UserError):
-            speed.cells(wrong)
+            speed.list_trials(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,6 @@ def test_without_torch_the_user_is_told_what_to_install(monkeypatch, tiny, objec
     monkeypatch.setitem(sys.modules, "torch", None)
     problem = (lambda: objectives["inversion"], np.zeros((12, 16, 3)))
     monkeypatch.setattr(speed.solvers, "make_problem", lambda *_: problem)
-    cell = speed.cells(speed.Settings(parts=(part,)))[0]
+    trial = speed.list_trials(speed.Settings(parts=(part,)))[0]
     with pytest.raises(UserError, match=r"randviz\[bench\]"):
-        speed.measure(speed.Settings(), cell)
+        speed.measure(speed.Settings(), trial)

@@ -278,23 +278,23 @@ def test_maximum_pooling_does_not_matter_before_it():
     assert theory.predict_layers(network, IMAGE, ("conv1_2",))
 
 
-def test_the_panel_undoes_the_gauge_and_writes_its_files(tmp_path, capsys):
+def test_the_panel_undoes_the_rescaling_and_writes_its_files(tmp_path, capsys):
     layers = ("conv1_1", "pool1")
     words = [f"--layers={','.join(layers)}", "--image_size=12", "--num_networks=3"]
     assert theory_panel.main([*words, f"--out_dir={tmp_path}"]) == 0
     assert capsys.readouterr().out.count("| conv1_1 |") == 2
     assert (tmp_path / "theory.md").read_text().startswith("Measured")
     assert (tmp_path / "theory.png").exists()
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
     settings = theory_panel.Settings(layers=layers, image_size=12)
     for name in theory_panel.POWERS:
         for layer in layers:
             # A wrong power of 2^k would be a factor of hundreds.
-            assert 0.4 < theory_panel.compare(settings, rows, name, layer)[0] < 2.5
-            assert len({row[name][layer] for row in rows}) == 3  # networks are independent
+            assert 0.4 < theory_panel.compare(settings, records, name, layer)[0] < 2.5
+            assert len({record[name][layer] for record in records}) == 3  # networks are independent
 
 
-def test_the_panel_can_be_foreseen_and_refuses_what_theory_does_not_cover(tmp_path, capsys):
+def test_the_panel_can_be_estimated_and_refuses_what_theory_does_not_cover(tmp_path, capsys):
     words = ["--layers=conv1_1", "--image_size=12", f"--out_dir={tmp_path}"]
     assert theory_panel.main([*words, "--dry_run"]) == 0
     assert "of memory at the peak" in capsys.readouterr().out

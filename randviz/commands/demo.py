@@ -13,19 +13,19 @@ import time
 from collections.abc import Sequence
 
 from randviz.commands import invert, style, texture
+from randviz.commands.inputs import SeedSettings, StepSettings
 from randviz.host.grids import render_grid
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.runs import prepare_folder
-from randviz.host.settings import CommandSettings, run_command, setting
+from randviz.host.settings import run_command, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings, StepSettings):
     """Settings of `randviz demo`."""
 
-    out_dir: str = setting("out/demo", "Folder for the pictures, the panels and index.html.")
-    num_steps: int = setting(200, "Steps of descent for each picture.", lower_bound=1)
-    seed: int = setting(0, "Of the random weights and the starting noise.", lower_bound=0)
+    out_dir: str = "out/demo"
+    num_steps: int = 200
     trained_weights: str = setting(
         "", "A file with trained weights of VGG-19: adds what they make of the same pictures."
     )

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from randviz.commands.inputs import LARGEST_SIDE, Picture, check_output, load_picture
+from randviz.commands.inputs import (
+    LARGEST_SIDE,
+    Picture,
+    PictureSettings,
+    StepSettings,
+    check_output,
+    load_picture,
+)
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.descent.descent import SOLVERS, find_solver
 from randviz.descent.lbfgs import MEMORY
@@ -31,23 +38,9 @@ from randviz.types import Image, Key, UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class DescentSettings(NetworkSettings):
+class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
     """Settings that every task has."""
 
-    image_size: int = setting(
-        256,
-        "Longest side in pixels that pictures are resized to.",
-        lower_bound=1,
-        upper_bound=LARGEST_SIDE,
-    )
-    square: bool = setting(
-        False,
-        "Takes the largest square in the middle of each picture; fully connected layers need one.",
-    )
-    num_steps: int = setting(
-        500, "Steps of descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
-    )
-    out_dir: str = setting("out", "Folder for the picture and its record, run.json.")
     output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
     gradient_reduction: str = setting(
         "mean_abs",

@@ -1,5 +1,6 @@
 """What every command reads from outside: its keys and its pictures."""
 
+import dataclasses
 import hashlib
 import pathlib
 import warnings
@@ -11,12 +12,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from randviz.host.images import crop_square, load_image, resize_image
+from randviz.host.settings import CommandSettings, setting
 from randviz.networks.gaussian import GENERATOR, split_key
 from randviz.networks.network import Network
 from randviz.types import Image, Key, UserError
 
 LARGEST_SIDE = 2**14  # pixels
 _SMALLEST_PICTURE = 8  # pixels a side; less is no picture, and enlarging it makes none
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedSettings(CommandSettings):
+    """Settings of commands in which something is random."""
+
+    seed: int = setting(
+        0,
+        "Of the random weights and the starting noise.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureSettings(CommandSettings):
+    """Settings of commands that read pictures."""
+
+    image_size: int = setting(
+        256,
+        "Longest side in pixels that pictures are resized to.",
+        lower_bound=1,
+        upper_bound=LARGEST_SIDE,
+    )
+    square: bool = setting(
+        False,
+        "Takes the largest square in the middle of each picture; fully connected layers need one.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings(CommandSettings):
+    """Settings of commands that descend."""
+
+    num_steps: int = setting(
+        500, "Steps of each descent; the paper takes 2000.", lower_bound=1, upper_bound=10**6
+    )
 
 
 class Picture(NamedTuple):

@@ -51,7 +51,7 @@ class Settings(DescentSettings):
         " the target's features, as Mahendran and Vedaldi did.",
         choices=inversion.WEIGHTINGS,
     )
-    out_dir: str = setting("out/invert", "Folder for the picture and its record, run.json.")
+    out_dir: str = "out/invert"
 
 
 def run(settings: Settings) -> None:

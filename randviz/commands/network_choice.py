@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from randviz.commands.inputs import load_picture, make_keys
+from randviz.commands.inputs import SeedSettings, load_picture, make_keys
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.host.images import SAMPLES
-from randviz.host.settings import PRECISIONS, CommandSettings, setting
+from randviz.host.settings import PRECISIONS, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES
@@ -25,7 +25,7 @@ _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks we
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkSettings(CommandSettings):
+class NetworkSettings(SeedSettings):
     """Settings that say which network it is."""
 
     network: str = setting(
@@ -49,12 +49,6 @@ class NetworkSettings(CommandSettings):
         SAMPLES,
         "Pictures over which the mean activation of each trained filter is made 1, as Gatys did;"
         " empty takes the weights as they are. AlexNet cannot be normalised and is not.",
-    )
-    seed: int = setting(
-        0,
-        "Of the random weights and the starting noise.",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
     )
     scale: float = setting(
         PAPER_SCALE,

@@ -9,162 +9,182 @@ Examples:
 
 import dataclasses
 import functools
+import pathlib
+import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from randviz.commands.inputs import LARGEST_SIDE, load_picture, make_keys
-from randviz.commands.network_choice import NetworkSettings, choose_untrained
-from randviz.host.estimate import check_resources
+from randviz.commands.inputs import Picture, load_picture, make_keys
+from randviz.commands.network_choice import choose_untrained
+from randviz.commands.trials import StudySettings, make_noise
 from randviz.host.images import replace_atomically
+from randviz.host.progress import Progress
 from randviz.host.quality import compare_images
-from randviz.host.records import Row, Rows
-from randviz.host.settings import list_values, run_command, setting
+from randviz.host.records import Record, Trial
+from randviz.host.settings import setting
+from randviz.host.study import Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
-from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.objectives.objective import Objective
 from randviz.search.recipe import Recipe, format_recipe
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.types import UserError
+from randviz.types import Image, Params, UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(NetworkSettings):
+class Settings(StudySettings):
     """Settings of `randviz select`."""
 
     reference_image: str = setting("", "The picture reconstructed: a path, or a sample's name.")
     num_candidates: int = setting(5, "Draws tried in each layer.", lower_bound=1, upper_bound=10**4)
-    num_steps: int = setting(200, "Steps of each reconstruction.", lower_bound=1, upper_bound=10**6)
-    last_layer: str = setting("conv5_4", "The deepest layer selected.")
-    image_size: int = setting(
-        64, "Longest side in pixels of the reference.", lower_bound=1, upper_bound=LARGEST_SIDE
+    last_layer: str = setting(
+        "", "The deepest layer selected; if not given, the last before fully connected ones."
     )
+    image_size: int = 64
     racing: bool = setting(False, "Drops the worse half of the draws on the way; saves half.")
     batch_size: int = setting(
         1, "Draws that descend together: 1 on a CPU, more on a GPU.", lower_bound=1
     )
-    out_dir: str = setting("out/select", "Folder for the recipe and what it was chosen from.")
+    out_dir: str = "out/select"
 
 
-def run(settings: Settings) -> None:
-    """Selects all layers, one row each, and writes the recipe."""
-    picture = load_picture("reference_image", settings.reference_image, settings.image_size)
+@functools.cache
+def _load_reference(settings: Settings) -> Picture:
+    return load_picture(
+        "reference_image", settings.reference_image, settings.image_size, square=settings.square
+    )
+
+
+def _choose_architecture(settings: Settings) -> Network:
+    """The network with the input as inversion sees it; the recipe leaves the offset open."""
+    return choose_untrained(settings).network.with_offset(INPUT_OFFSET)
+
+
+def list_trials(settings: Settings) -> list[Trial]:
+    """Each layer with weights, in forward order.
+
+    Raises:
+      UserError: if there is no reference, it does not reach the last layer, or the network has
+        weights already.
+    """
+    picture = _load_reference(settings)
     if settings.network not in NETWORKS:
         raise UserError("a network is selected from an architecture; name one with --network=.")
     if settings.trained_weights:
         raise UserError("random draws are selected, not trained ones; leave out --trained_weights.")
-    network = choose_untrained(settings).network
-    # The selection inverts, so it sees the input as inversion does; the recipe leaves it open.
-    inverted = network.with_offset(INPUT_OFFSET)
-    inverted.check_image(picture.image.shape, settings.last_layer)
-    layers = tuple(weight_shapes(network, settings.last_layer))
-    make_objective = functools.partial(_make_largest, settings, inverted, picture.image)
-    if check_resources(
-        "select",
+    if settings.activation != "auto":
+        raise UserError("a recipe has no place for --activation; leave that flag out.")
+    network = _choose_architecture(settings)
+    last_layer = settings.last_layer or network.last_convolutional()
+    network.check_image(picture.image.shape, last_layer)
+    return [{"layer": layer} for layer in weight_shapes(network, last_layer)]
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """The reference's pixels."""
+    return {"reference": _load_reference(settings).metadata["sha256"]}
+
+
+def workload(settings: Settings) -> Workload:
+    """The reconstructions from the deepest layer."""
+    network, image = _choose_architecture(settings), _load_reference(settings).image
+    layers = [trial["layer"] for trial in list_trials(settings)]
+
+    def make_objective() -> Objective:
+        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layers[-1])
+        return Inversion(layers[-1]).of(network.bind(params), image)
+
+    return Workload(
         make_objective,
-        sample_noise_image(make_keys(settings.seed)[1], picture.image.shape[:2], std=NOISE_STD),
+        make_noise(settings, image, NOISE_STD),
         num_steps=len(layers) * settings.num_candidates * settings.num_steps,
-        dry_run=settings.dry_run,
         num_together=min(settings.batch_size, settings.num_candidates),
-    ):
-        return
-    kept = Rows(
-        settings.out_dir,
-        {"settings": list_values(settings, "out_dir"), "reference": picture.metadata["sha256"]},
     )
-    for index in range(len(kept.rows), len(layers)):
-        began = time.monotonic()
-        row = _select_next(settings, inverted, picture.image, layers[: index + 1], kept.rows)
-        seconds = time.monotonic() - began
-        kept.append({**row, "seconds": round(seconds, 2)})
-        left = (len(layers) - index - 1) * seconds
-        print(f"select: {layers[index]} draw {row['draw']}; about {left:.0f} s left", flush=True)
+
+
+def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Record]) -> list[Record]:
+    """Selects one layer, those before it drawn as their records say."""
+    began = time.monotonic()
+    (trial,) = trials
+    network, image = _choose_architecture(settings), _load_reference(settings).image
+    weights_key, _ = make_keys(settings.seed)
+    params = {}
+    if records:
+        params = random_weights(
+            weights_key,
+            network,
+            scale=settings.scale,
+            bias_scale=settings.bias_scale,
+            last_layer=records[-1]["trial"]["layer"],
+            draws=tuple(record["draw"] for record in records),
+        )
+    choice = _try_candidates(settings, network, params, image, trial["layer"])
+    return [
+        {
+            "draw": int(choice.draw),
+            "losses": np.asarray(choice.losses).tolist(),
+            "raw_losses": np.asarray(choice.raw_losses).tolist(),
+            "distances": [compare_images(found, image)["distance"] for found in choice.images],
+            "num_steps": np.asarray(choice.num_steps).tolist(),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+    ]
+
+
+def _try_candidates(
+    settings: Settings, network: Network, params: Params, image: Image, layer: str
+) -> LayerChoice:
+    """All draws of a layer; one after another as long as none is waiting for others."""
+    select = functools.partial(
+        select_layer,
+        make_keys(settings.seed)[0],
+        network,
+        params,
+        image,
+        layer=layer,
+        num_steps=settings.num_steps,
+        scale=settings.scale,
+        bias_scale=settings.bias_scale,
+    )
+    count = settings.num_candidates
+    if settings.racing or settings.batch_size > 1:
+        return select(num_candidates=count, batch_size=settings.batch_size, racing=settings.racing)
+    choices = []
+    with Progress(layer, count, unit="candidate") as progress:
+        for number in range(count):
+            choices.append(select(num_candidates=1, first_draw=number))
+            progress.report(number + 1, f"loss {float(choices[-1].losses[0]):.4g}")
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(c[1:] for c in choices))
+    return LayerChoice(np.argmin(joined[0]), *joined)
+
+
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
+    """Writes and prints the recipe."""
+    network = choose_untrained(settings).network
     recipe = Recipe(
         network=network.name,
         seed=settings.seed,
-        draws=tuple(row["draw"] for row in kept.rows),
-        last_layer=layers[-1],
+        draws=tuple(record["draw"] for record in records),
+        last_layer=records[-1]["trial"]["layer"],
         scale=settings.scale,
         bias_scale=settings.bias_scale,
         pooling=network.pooling,
         padding=network.padding_mode,
         input_offset=network.input_offset,
     ).signed(make_keys(settings.seed)[0])
-    path = kept.folder / "recipe.txt"
-    with replace_atomically(path) as temporary:
+    with replace_atomically(folder / "recipe.txt") as temporary:
         temporary.write_text(format_recipe(recipe) + "\n")
-    print(f"select: wrote {path}\n{format_recipe(recipe)}")
-
-
-def _make_largest(settings, network, image) -> Objective:
-    """The objective of the deepest layer's reconstructions."""
-    params = random_weights(make_keys(settings.seed)[0], network, last_layer=settings.last_layer)
-    return Inversion(settings.last_layer).of(network.bind(params), image)
-
-
-def _select_next(settings, network, image, layers, rows) -> Row:
-    """Selects the last of the layers, the ones above it drawn as the rows say."""
-    *above, layer = layers
-    weights_key, _ = make_keys(settings.seed)
-    params = {}
-    if above:
-        params = random_weights(
-            weights_key,
-            network,
-            scale=settings.scale,
-            bias_scale=settings.bias_scale,
-            last_layer=above[-1],
-            draws=tuple(row["draw"] for row in rows),
-        )
-    choice = _try_candidates(settings, weights_key, network, params, image, layer)
-    return {
-        "layer": layer,
-        "draw": int(choice.draw),
-        "losses": np.asarray(choice.losses).tolist(),
-        "raw_losses": np.asarray(choice.raw_losses).tolist(),
-        "distances": [compare_images(found, image)["distance"] for found in choice.images],
-        "num_steps": np.asarray(choice.num_steps).tolist(),
-    }
-
-
-def _try_candidates(settings, key, network, params, image, layer) -> LayerChoice:
-    """All draws of a layer; one after another as long as none is waiting for others."""
-    options = {
-        "layer": layer,
-        "num_steps": settings.num_steps,
-        "scale": settings.scale,
-        "bias_scale": settings.bias_scale,
-    }
-    if settings.racing or settings.batch_size > 1:
-        return select_layer(
-            key,
-            network,
-            params,
-            image,
-            num_candidates=settings.num_candidates,
-            batch_size=settings.batch_size,
-            racing=settings.racing,
-            **options,
-        )
-    choices = []
-    for number in range(settings.num_candidates):
-        choice = select_layer(
-            key, network, params, image, num_candidates=1, first_draw=number, **options
-        )
-        choices.append(choice)
-        print(
-            f"select: {layer} candidate {number + 1}/{settings.num_candidates}"
-            f"  loss {float(choice.losses[0]):.4g}",
-            flush=True,
-        )
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(c[1:] for c in choices))
-    return LayerChoice(np.argmin(joined[0]), *joined)
+    print(format_recipe(recipe))
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("randviz select", Settings, run, argv, __doc__)
+    module = sys.modules[__name__]
+    study = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
+    return run_module(module, argv, study)

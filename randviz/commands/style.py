@@ -74,7 +74,7 @@ class Settings(DescentSettings):
         "Where the descent starts: the photograph, noise, or --init_image.",
         choices=("content", "noise", "image"),
     )
-    out_dir: str = setting("out/style", "Folder for the picture and its record, run.json.")
+    out_dir: str = "out/style"
 
 
 def run(settings: Settings) -> None:

@@ -54,7 +54,7 @@ class Settings(DescentSettings):
     output_size: str = setting(
         "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
     )
-    out_dir: str = setting("out/texture", "Folder for the picture and its record, run.json.")
+    out_dir: str = "out/texture"
 
 
 def run(settings: Settings) -> None:

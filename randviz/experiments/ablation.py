@@ -3,7 +3,7 @@
 Claim: with a weight of one for every layer, a random network's texture is what its first layer asks
 for alone, because at σ = 0.015 the layers' natural weights μ lie sixteen orders of magnitude apart;
 the automatic ω and μ make up for it, and for σ itself. The input's offset decides inversion from
-deep layers, and how "absolute mean" is read matters on centred input only.
+deep layers, and how "absolute mean" is computed matters on centred input only.
 Expect: panel.jpg, textures with automatic μ and with μ = 1; spans.png, ω and μ over layers; and
 table.md. At laptop scale about four minutes on two cores.
 
@@ -16,7 +16,7 @@ import functools
 import math
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +25,26 @@ import numpy as np
 
 from randviz.commands.inputs import make_keys
 from randviz.commands.network_choice import read_offset
-from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, run_module
-from randviz.experiments.figure import (
-    FigureSettings,
-    choose_networks,
-    descend_cell,
-    draw_start,
-    find_row,
-    load,
+from randviz.commands.trials import (
+    compare_with_picture,
+    descend_trial,
+    describe_inputs,
+    filter_records,
+    find_record,
+    find_untrained,
+    load_pictures,
     load_result,
-    log_ratio,
-    measure_picture,
-    name_of,
+    make_noise,
 )
+from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.experiments.held_out import measure_texture_error
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.networks.extractor import Extractor
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.rescaling import rescale_weights
@@ -61,14 +61,16 @@ from randviz.types import Image, Params
 OFFSETS = ("0", "mean")
 SCALES = (0.001, PAPER_SCALE, 0.1, 1.0)
 
+describe = describe_inputs
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(FigureSettings):
     """Settings of the ablation."""
 
-    network: str = setting("vgg19", "The architecture whose weights are drawn.")
+    network: str = "vgg19"
     image: tuple[str, ...] = setting(
-        ("astronaut", "chelsea", "coffee", "rocket", "camera", "clock"),
+        PICTURES,
         "The pictures inverted: paths or samples, with commas between.",
     )
     texture_image: tuple[str, ...] = setting(
@@ -76,29 +78,29 @@ class Settings(FigureSettings):
         "The textures: paths or samples, with commas between.",
     )
     layer: str = setting("pool4", "The layer inverted.")
+    texture_layers: tuple[str, ...] = setting(
+        texture.LAYERS, "The layers whose Gram matrices are matched."
+    )
     span_layers: tuple[str, ...] = setting(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "Layers whose ω and μ are shown."
     )
     num_networks: int = setting(8, "Networks whose ω and μ are shown.", lower_bound=1)
-    out_dir: str = setting("out/ablation", "Folder for rows, pictures, plot and table.")
+    out_dir: str = "out/ablation"
 
 
-def cells(settings: Settings) -> list[Row]:
-    """All parts, each with its own places."""
-    found: list[Row] = [
-        {"part": "mu", "image": source, "mu": mu}
-        for source in settings.texture_image
+def list_trials(settings: Settings) -> list[Trial]:
+    """All parts, each with places of its own."""
+    images = list(load_pictures(settings, "image"))
+    found: list[Trial] = [
+        {"part": "mu", "image": name, "mu": mu}
+        for name in load_pictures(settings, "texture_image")
         for mu in ("automatic", "one")
     ]
     found += [
-        {"part": "offset", "image": source, "offset": offset}
-        for offset in OFFSETS
-        for source in settings.image
+        {"part": "offset", "image": name, "offset": offset} for offset in OFFSETS for name in images
     ]
     found += [
-        {"part": "scale", "image": source, "scale": scale}
-        for source in settings.image[:2]
-        for scale in SCALES
+        {"part": "scale", "image": name, "scale": scale} for name in images[:2] for scale in SCALES
     ]
     return found + [{"part": "spans", "network": number} for number in range(settings.num_networks)]
 
@@ -110,19 +112,19 @@ def _draw(settings: Settings, number: int, scale: float, last_layer: str) -> Par
 
 
 def _network(settings: Settings, offset: str) -> Network:
-    choice = next(iter(choose_networks(settings).values()))
-    return dataclasses.replace(choice.network, input_offset=read_offset(offset))
+    network = find_untrained(settings).network
+    return dataclasses.replace(network, input_offset=read_offset(offset))
 
 
-def measure(settings: Settings, cell: Row) -> Row:
-    """Measures one cell of its part."""
+def measure(settings: Settings, trial: Trial) -> Record:
+    """Measures one trial of its part."""
     parts = {
         "mu": _measure_texture,
         "offset": _measure_inversion,
         "scale": _measure_inversion,
         "spans": _measure_spans,
     }
-    return parts[cell["part"]](settings, cell)
+    return parts[trial["part"]](settings, trial)
 
 
 def weigh_equally(source: Extractor, objective: Objective) -> Objective:
@@ -141,43 +143,40 @@ def weigh_equally(source: Extractor, objective: Objective) -> Objective:
     return objective.replace(parts={**objective.parts, "style": part.replace(terms=terms)})
 
 
-def _measure_texture(settings: Settings, cell: Row) -> Row:
-    source = load(settings, "texture_image", cell["image"]).image
+def _measure_texture(settings: Settings, trial: Trial) -> Record:
+    source = load_pictures(settings, "texture_image")[trial["image"]].image
     network = _network(settings, "mean")
-    params = _draw(settings, 0, settings.scale, texture.LAYERS[-1])
-    extractor = network.bind(params)
+    layers = network.canonical_names(settings.texture_layers)
+    extractor = network.bind(_draw(settings, 0, settings.scale, layers[-1]))
 
     def make_objective() -> Objective:
-        objective = Texture().of(extractor, source)
-        return weigh_equally(extractor, objective) if cell["mu"] == "one" else objective
+        objective = Texture(layers).of(extractor, source)
+        return weigh_equally(extractor, objective) if trial["mu"] == "one" else objective
 
-    start = draw_start(settings, source, texture.NOISE_STD)
-    image, metadata = descend_cell(settings, cell, make_objective, start)
+    start = make_noise(settings, source, texture.NOISE_STD)
+    image, metadata = descend_trial(settings, trial, make_objective, start)
     return {"error": measure_texture_error(image, source), **metadata}
 
 
-def _make_inversion(settings: Settings, cell: Row):
-    picture = load(settings, "image", cell["image"]).image
-    scale = cell.get("scale", settings.scale)
-    params = _draw(settings, 0, scale, settings.layer)
-    network = _network(settings, cell.get("offset", "0"))
-    start = draw_start(settings, picture, NOISE_STD)
-    make = functools.partial(Inversion(settings.layer).of, network.bind(params), picture)
-    return make, start
+def _make_inversion(settings: Settings, trial: Trial) -> tuple[Callable[[], Objective], Image]:
+    picture = load_pictures(settings, "image")[trial["image"]].image
+    params = _draw(settings, 0, trial.get("scale", settings.scale), settings.layer)
+    extractor = _network(settings, trial.get("offset", "0")).bind(params)
+    make = functools.partial(Inversion(settings.layer).of, extractor, picture)
+    return make, make_noise(settings, picture, NOISE_STD)
 
 
-def _measure_inversion(settings: Settings, cell: Row) -> Row:
-    make, start = _make_inversion(settings, cell)
-    image, metadata = descend_cell(settings, cell, make, start)
-    return {**measure_picture(settings, {**cell, "weights": "random"}, image), **metadata}
+def _measure_inversion(settings: Settings, trial: Trial) -> Record:
+    image, metadata = descend_trial(settings, trial, *_make_inversion(settings, trial))
+    return {**compare_with_picture(settings, {**trial, "weights": "random"}, image), **metadata}
 
 
-def _measure_spans(settings: Settings, cell: Row) -> Row:
+def _measure_spans(settings: Settings, trial: Trial) -> Record:
     """ω and μ of one network as the paper states them, both offsets and both reductions."""
-    image = load(settings, "image", settings.image[0]).image
+    image = next(iter(load_pictures(settings, "image").values())).image
     layers = _network(settings, "0").canonical_names(settings.span_layers)
-    params = _draw(settings, cell["network"], settings.scale, layers[-1])
-    found: Row = {}
+    params = _draw(settings, trial["network"], settings.scale, layers[-1])
+    found: Record = {}
     for offset in OFFSETS:
         network = _network(settings, offset)
         normalized, exponents = rescale_weights(network, params, layers[-1])
@@ -196,54 +195,49 @@ def _measure_spans(settings: Settings, cell: Row) -> Row:
     return found
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """An inversion; the textures are much alike."""
-    todo = [cell for cell in cells(settings) if cell["part"] != "spans"]
-    make, start = _make_inversion(settings, {"image": settings.image[0]})
-    return Descent(make, start, len(todo) * settings.num_steps)
+    descents = [trial for trial in list_trials(settings) if trial["part"] != "spans"]
+    image = next(iter(load_pictures(settings, "image")))
+    make, start = _make_inversion(settings, {"image": image})
+    return Workload(make, start, len(descents) * settings.num_steps)
 
 
-def _of_part(rows: Sequence[Row], part: str) -> list[Row]:
-    return [row for row in rows if row["cell"]["part"] == part]
-
-
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws textures, spans and the table."""
-    sources = settings.texture_image
-    pictures: list[list[Image | None]] = [
-        [np.asarray(load(settings, "texture_image", source).image) for source in sources]
-    ]
+    sources = load_pictures(settings, "texture_image")
+    pictures: list[list[Image | None]] = [[source.image for source in sources.values()]]
     captions: list[list[str | None]] = [[""] * len(sources)]
     for mu in ("automatic", "one"):
-        found = [find_row(rows, part="mu", image=source, mu=mu) for source in sources]
-        pictures.append([row and load_result(folder, row["cell"]) for row in found])
-        captions.append([row and f"error {row['error']:.3f}" for row in found])
+        found = [find_record(records, part="mu", image=name, mu=mu) for name in sources]
+        pictures.append([load_result(folder, record) for record in found])
+        captions.append([record and f"error {record['error']:.3f}" for record in found])
     panel = render_grid(
         pictures,
         row_labels=["the source", "μ automatic", "μ = 1"],
-        column_labels=[name_of(source) for source in sources],
+        column_labels=list(sources),
         captions=captions,
         cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
     with replace_atomically(folder / "spans.png") as temporary:
-        _draw_spans(_of_part(rows, "spans")).savefig(temporary, dpi=120)
+        _draw_spans(filter_records(records, part="spans")).savefig(temporary, dpi=120)
     with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(_format_table(settings, rows) + "\n")
+        temporary.write_text(_format_table(settings, records) + "\n")
 
 
-def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
+def _draw_spans(records: Sequence[Record]) -> matplotlib.figure.Figure:
     """ω, μ, and the one gradient reduction over the other, by layer; a point for each network."""
     figure = matplotlib.figure.Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     for index, offset in enumerate(OFFSETS):
         for axis, factor in zip(axes, ("omega", "mu"), strict=False):
-            for row in rows:
-                values = row[f"{factor}, {offset}, mean_abs"]
+            for record in records:
+                values = record[f"{factor}, {offset}, mean_abs"]
                 axis.semilogy(list(values), list(values.values()), ".-", color=f"C{index}", lw=0.5)
             axis.set_title({"omega": "ω", "mu": "μ"}[factor] + f" at σ = {PAPER_SCALE}")
-        for row in rows:
-            ratios = _ratio_of_reductions(row, offset)
+        for record in records:
+            ratios = _ratio_of_reductions(record, offset)
             axes[2].semilogy(list(ratios), list(ratios.values()), ".-", color=f"C{index}", lw=0.5)
         axes[2].plot([], [], color=f"C{index}", label=f"offset {offset}")
     for axis in axes:
@@ -253,62 +247,68 @@ def _draw_spans(rows: Sequence[Row]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _ratio_of_reductions(row: Row, offset: str) -> dict[str, float]:
+def _ratio_of_reductions(record: Record, offset: str) -> dict[str, float]:
     """|mean g| / mean |g| by layer; weights are their reciprocals."""
-    ours, letter = (row[f"mu, {offset}, {reduction}"] for reduction in GRADIENT_REDUCTIONS)
+    ours, letter = (record[f"mu, {offset}, {reduction}"] for reduction in GRADIENT_REDUCTIONS)
     return {layer: ours[layer] / letter[layer] for layer in ours}
 
 
-def _span(row: Row, factor: str) -> float:
+def _span(record: Record, factor: str) -> float:
     """Orders of magnitude between the largest and the smallest weight of the layers."""
-    values = row[f"{factor}, mean, mean_abs"].values()
+    values = record[f"{factor}, mean, mean_abs"].values()
     return math.log10(max(values) / min(values))
 
 
-def _format_table(settings: Settings, rows: Sequence[Row]) -> str:
+def _format_table(settings: Settings, records: Sequence[Record]) -> str:
     lines = []
-    for row in _of_part(rows, "offset"):
-        words = f"{settings.layer}, offset {row['cell']['offset']}"
-        lines.append([words, name_of(row["cell"]["image"]), *_write(row)])
-    for row in _of_part(rows, "scale"):
-        words = f"{settings.layer}, σ = {row['cell']['scale']:g}"
-        lines.append([words, name_of(row["cell"]["image"]), *_write(row)])
+    for record in filter_records(records, part="offset"):
+        words = f"{settings.layer}, offset {record['trial']['offset']}"
+        lines.append([words, record["trial"]["image"], *_write(record)])
+    for record in filter_records(records, part="scale"):
+        words = f"{settings.layer}, σ = {record['trial']['scale']:g}"
+        lines.append([words, record["trial"]["image"], *_write(record)])
     table = format_markdown(["inversion from", "picture", "distance", "PSNR, dB"], lines)
+    networks = filter_records(records, part="spans")
     spans = [
-        [factor, f"{np.mean([_span(row, factor) for row in _of_part(rows, 'spans')]):.1f}"]
+        [factor, f"{np.mean([_span(record, factor) for record in networks]):.1f}"]
         for factor in ("omega", "mu")
     ]
     header = ["factor", f"orders of magnitude over {', '.join(settings.span_layers)}"]
     return f"{table}\n\n{format_markdown(header, spans)}"
 
 
-def _write(row: Row) -> list[str]:
-    return [f"{row['distance']:.2f}", f"{row['psnr']:.2f}"]
+def _write(record: Record) -> list[str]:
+    return [f"{record['distance']:.2f}", f"{record['psnr']:.2f}"]
 
 
-def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """What the rows say; a texture, a picture or a network is a unit."""
-    textures = pair_rows(
-        _of_part(rows, "mu"), "mu", ("automatic", "one"), measure=lambda row: row["error"]
+def judge(settings: Settings, records: list[Record]) -> list[Claim]:
+    """What the records say; a texture, a picture or a network is a unit."""
+    textures = pair_records(
+        filter_records(records, part="mu"),
+        "mu",
+        ("automatic", "one"),
+        measure=lambda record: record["error"],
     )
-    distance = lambda row: row["distance"]
-    offsets = pair_rows(_of_part(rows, "offset"), "offset", OFFSETS, measure=distance)
+    distance = lambda record: record["distance"]
+    offsets = pair_records(
+        filter_records(records, part="offset"), "offset", OFFSETS, measure=distance
+    )
     scales = [
         pair
         for scale in SCALES
         if scale != PAPER_SCALE
-        for pair in pair_rows(
-            _of_part(rows, "scale"), "scale", (scale, PAPER_SCALE), measure=distance
-        )
+        for pair in pair_records(records, "scale", (scale, PAPER_SCALE), measure=distance)
     ]
-    spans = _of_part(rows, "spans")
+    spans = filter_records(records, part="spans")
     shared = {"figure": "ablation"}
-    readings = {
-        offset: [float(np.mean(list(_ratio_of_reductions(row, offset).values()))) for row in spans]
+    ratios = {
+        offset: [
+            float(np.mean(list(_ratio_of_reductions(record, offset).values()))) for record in spans
+        ]
         for offset in OFFSETS
     }
     return [
-        judge(
+        judge_units(
             "Automatic layer weights bring textures nearer to their sources than weights of one.",
             log_ratio(textures),
             measure="log(error in another network with automatic μ / with μ = 1)",
@@ -316,15 +316,15 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
             below=0.0,
             **shared,
         ),
-        judge(
+        judge_units(
             "The layers' automatic μ lie more than ten orders of magnitude apart.",
-            [_span(row, "mu") for row in spans],
+            [_span(record, "mu") for record in spans],
             measure="log10 of the largest over the smallest μ of a network, centred input",
             groups=settings.span_layers,
             above=10.0,
             **shared,
         ),
-        judge(
+        judge_units(
             f"From {settings.layer} inversion comes nearer on un-centred than on centred input.",
             log_ratio(offsets),
             measure="log(distance with offset 0 / with the ImageNet mean)",
@@ -332,23 +332,23 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
             below=0.0,
             **shared,
         ),
-        judge(
+        judge_units(
             "On un-centred input |mean g| and mean |g| are the same within a fifth.",
-            readings["0"],
+            ratios["0"],
             measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
             groups=("abs_mean", "mean_abs"),
             above=0.8,
             **shared,
         ),
-        judge(
+        judge_units(
             "On centred input |mean g| is less than half of mean |g|.",
-            readings["mean"],
+            ratios["mean"],
             measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
             groups=("abs_mean", "mean_abs"),
             below=0.5,
             **shared,
         ),
-        judge(
+        judge_units(
             "σ does not matter: from 0.001 to 1 the reconstruction is as near.",
             log_ratio(scales),
             measure=f"log(distance at σ / at σ = {PAPER_SCALE}); as near: within 5 %",

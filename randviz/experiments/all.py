@@ -58,7 +58,7 @@ class Settings(CommandSettings):
     trained_weights: str = setting(
         "", "A file with trained weights of VGG-19; without it the trained columns are not run."
     )
-    out_dir: str = setting("out/all", "Folder for the figures' folders, the page and the claims.")
+    out_dir: str = "out/all"
 
 
 def run(settings: Settings) -> None:
@@ -80,7 +80,7 @@ def run(settings: Settings) -> None:
         name: importlib.import_module(f"randviz.experiments.{name}") for name in settings.figures
     }
     for name, module in modules.items():
-        code = module.main(_list_words(settings, name, module))
+        code = module.main(_list_args(settings, name, module))
         if code == 130:
             raise Stopped(f"stopped at {name}; the same command goes on there.")
         if code:
@@ -123,13 +123,13 @@ def _flag_file(settings: Settings, name: str) -> pathlib.Path:
     return pathlib.Path(settings.flags_dir, settings.scale, f"{name}.flags")
 
 
-def _list_words(settings: Settings, name: str, module: ModuleType) -> list[str]:
-    """The words that a figure is run with."""
-    words = [f"--flagfile={_flag_file(settings, name)}", f"--out_dir={settings.out_dir}/{name}"]
+def _list_args(settings: Settings, name: str, module: ModuleType) -> list[str]:
+    """The arguments that a figure is run with."""
+    args = [f"--flagfile={_flag_file(settings, name)}", f"--out_dir={settings.out_dir}/{name}"]
     known = [field.name for field in dataclasses.fields(module.Settings)]
     if settings.trained_weights and "trained_weights" in known:
-        words.append(f"--trained_weights={settings.trained_weights}")
-    return words + ["--dry_run"] * settings.dry_run
+        args.append(f"--trained_weights={settings.trained_weights}")
+    return args + ["--dry_run"] * settings.dry_run
 
 
 def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
@@ -142,7 +142,7 @@ def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
         title=title,
         words=words,
         command=" ".join(
-            [f"python -m randviz.experiments.{name}", *_list_words(settings, name, module)[:2]]
+            [f"python -m randviz.experiments.{name}", *_list_args(settings, name, module)[:2]]
         ),
         metadata=json.loads((folder / "run.json").read_text()),
         pictures=sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]),

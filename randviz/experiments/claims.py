@@ -83,7 +83,7 @@ class Claim(NamedTuple):
     why: str
 
 
-def judge(
+def judge_units(
     statement: str,
     units: Sequence[Any],
     *,
@@ -133,28 +133,34 @@ def judge(
     )
 
 
-def pair_rows(
-    rows: Sequence[dict[str, Any]],
+def log_ratio(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+    """log(a / b) of pairs [n, 2], the effect of most claims: 0 for equal ones."""
+    return np.log(np.reshape(pairs, (-1, 2)) + 1e-9) @ np.array([1.0, -1.0])
+
+
+def pair_records(
+    records: Sequence[dict[str, Any]],
     axis: str,
     groups: tuple[str, str],
     *,
     measure: Callable[[dict[str, Any]], float | None],
 ) -> list[tuple[float, float]]:
-    """Finds the rows that differ in one place of their cells only.
+    """Finds the records whose trials differ in one place only.
 
     Args:
-      rows: with a "cell" each.
+      records: with a "trial" each.
       axis: the name of the place in which the two groups differ.
       groups: its two values.
-      measure: of a row; None leaves the pair out.
+      measure: of a record; None leaves the pair out.
 
     Returns:
-      The measures of both, a pair for each cell that both groups have, in the order of the first.
+      The measures of both, a pair for each trial that both groups have, in the order of the first.
     """
     sides: tuple[dict, dict] = ({}, {})
-    for row in rows:
-        if row["cell"].get(axis) in groups:
-            rest = tuple((name, value) for name, value in row["cell"].items() if name != axis)
-            sides[groups.index(row["cell"][axis])][rest] = measure(row)
+    for record in records:
+        trial = record["trial"]
+        if trial.get(axis) in groups:
+            rest = tuple((name, value) for name, value in trial.items() if name != axis)
+            sides[groups.index(trial[axis])][rest] = measure(record)
     pairs = [(value, sides[1].get(rest)) for rest, value in sides[0].items()]
     return [pair for pair in pairs if None not in pair]

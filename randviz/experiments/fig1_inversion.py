@@ -17,34 +17,37 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from randviz.commands.compare import describe
-from randviz.commands.network_choice import choose_trained
-from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, run_module
-from randviz.experiments.figure import (
+from randviz.commands import compare
+from randviz.commands.network_choice import Choice, choose_trained
+from randviz.commands.trials import (
     TRAINED,
-    FigureSettings,
-    choose_networks,
-    descend_cell,
-    draw_start,
-    find_row,
-    largest_inversion,
+    compare_with_picture,
+    descend_trial,
+    describe_distance,
+    describe_inputs,
+    estimate_inversions,
+    find_record,
+    list_inversions,
     list_labels,
-    load,
+    list_values_of,
+    load_pictures,
     load_result,
-    log_ratio,
-    measure_inversion,
-    measure_picture,
+    make_noise,
 )
+from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.figure import FigureSettings
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.tasks.inversion import NOISE_STD, Inversion
 
 ALEXNET = "alexnet"
 # Mahendran and Vedaldi's, for conv3 and conv4 (BUILD_NOTES.md).
 _ALEXNET_OPTIONS = {"weighting": "energy", "tv_weight": 4.4e-4, "alpha_weight": 1.5e-4}
+
+describe = describe_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,93 +64,78 @@ class Settings(FigureSettings):
     )  # fmt: skip
     alexnet_weights: str = setting("", "A file with trained weights of Caffe's AlexNet.")
     alexnet_layers: tuple[str, ...] = setting(("conv3", "conv4"), "Its layers inverted.")
-    out_dir: str = setting("out/fig1_inversion", "Folder for rows, pictures and panel.")
+    out_dir: str = "out/fig1_inversion"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each layer with each network."""
-    layers = next(iter(choose_networks(settings).values())).network.canonical_names(settings.layers)
-    found = [
-        {"image": settings.image, "weights": label, "layer": layer}
-        for label in choose_networks(settings)
-        for layer in layers
+    (image,) = load_pictures(settings, "image")
+    alexnet = [
+        {"image": image, "weights": ALEXNET, "layer": layer} for layer in settings.alexnet_layers
     ]
-    if settings.alexnet_weights:
-        found += [
-            {"image": settings.image, "weights": ALEXNET, "layer": layer}
-            for layer in settings.alexnet_layers
-        ]
-    return found
+    return list_inversions(settings, settings.layers) + alexnet * bool(settings.alexnet_weights)
 
 
-def measure(settings: Settings, cell: Row) -> Row:
+def measure(settings: Settings, trial: Trial) -> Record:
     """Rebuilds the picture from one layer."""
-    if cell["weights"] != ALEXNET:
-        return measure_inversion(settings, cell)
+    if trial["weights"] != ALEXNET:
+        return compare.measure(settings, trial)
     choice = _choose_alexnet(settings)
-    picture = load(settings, "image", cell["image"]).image
-    extractor = choice.network.bind(choice.sample(cell["layer"]))
-    task = Inversion(cell["layer"], **_ALEXNET_OPTIONS)
+    picture = load_pictures(settings, "image")[trial["image"]].image
+    extractor = choice.network.bind(choice.sample(trial["layer"]))
+    task = Inversion(trial["layer"], **_ALEXNET_OPTIONS)
     make = functools.partial(task.of, extractor, picture)
-    start = draw_start(settings, picture, NOISE_STD)
-    image, metadata = descend_cell(settings, cell, make, start)
+    image, metadata = descend_trial(settings, trial, make, make_noise(settings, picture, NOISE_STD))
     file = {"alexnet_sha256": choice.metadata["sha256"]}
-    return {**measure_picture(settings, cell, image), **metadata, **file}
+    return {**compare_with_picture(settings, trial, image), **metadata, **file}
 
 
 @functools.cache
-def _choose_alexnet(settings: Settings):
+def _choose_alexnet(settings: Settings) -> Choice:
     return choose_trained(
         dataclasses.replace(settings, network="caffenet", trained_weights=settings.alexnet_weights)
     )
 
 
-def largest(settings: Settings) -> Descent:
-    """The deepest inversion through VGG-19."""
-    todo = cells(settings)
-    deepest = [cell["layer"] for cell in todo if cell["weights"] != ALEXNET][-1]
-    return largest_inversion(settings, settings.image, deepest, len(todo))
+def workload(settings: Settings) -> Workload:
+    """The deepest inversion through the untrained network."""
+    return estimate_inversions(settings, settings.layers, len(list_trials(settings)))
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the grid."""
+    (image,) = load_pictures(settings, "image")
     untrained, _ = list_labels(settings)
-    layers = list(
-        dict.fromkeys(r["cell"]["layer"] for r in rows if r["cell"]["weights"] != ALEXNET)
-    )
-    wide = [*layers, *settings.alexnet_layers][: max(len(layers), len(settings.alexnet_layers))]
-    pictures, captions = [], []
-    for label, columns in (
-        (untrained, layers),
-        (TRAINED, layers),
-        (ALEXNET, settings.alexnet_layers),
-    ):
-        found = [
-            find_row(rows, image=settings.image, weights=label, layer=layer) for layer in columns
-        ]
-        pictures.append([row and load_result(folder, row["cell"]) for row in found])
-        captions.append(
-            [
-                (f"{layer}\n" if label == ALEXNET else "") + describe(row)
-                for layer, row in zip(columns, found, strict=True)
-            ]
-        )
+    layers = list_values_of([r for r in records if r["trial"]["weights"] != ALEXNET], "layer")
+    columns_of = {untrained: layers, TRAINED: layers, ALEXNET: settings.alexnet_layers}
+    found = {
+        label: [find_record(records, image=image, weights=label, layer=x) for x in columns]
+        for label, columns in columns_of.items()
+    }
     panel = render_grid(
-        pictures,
-        row_labels=[untrained, "trained VGG-19", "trained AlexNet"],
-        column_labels=wide,
-        captions=captions,
+        [[load_result(folder, record) for record in line] for line in found.values()],
+        row_labels=[untrained, TRAINED, "trained AlexNet"],
+        column_labels=max(
+            layers, [*layers, *settings.alexnet_layers][: len(columns_of[ALEXNET])], key=len
+        ),
+        captions=[
+            [
+                (f"{layer}\n" if label == ALEXNET else "") + describe_distance(record)
+                for layer, record in zip(columns_of[label], line, strict=True)
+            ]
+            for label, line in found.items()
+        ],
         cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
 
 
-def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """What the rows say of the paper's sentence."""
+def judge(settings: Settings, records: list[Record]) -> list[Claim]:
+    """What the records say about the paper's sentence."""
     groups = (list_labels(settings)[0], TRAINED)
-    pairs = pair_rows(rows, "weights", groups, measure=lambda row: row["distance"])
+    pairs = pair_records(records, "weights", groups, measure=lambda record: record["distance"])
     return [
-        judge(
+        judge_units(
             "From every kind of layer, reconstructions through ranVGG are nearer to the picture"
             " than through the trained VGG.",
             log_ratio(pairs),

@@ -18,33 +18,37 @@ from collections.abc import Sequence
 import matplotlib.figure
 import numpy as np
 
-from randviz.experiments.claims import Claim, judge
-from randviz.experiments.command import Descent, run_module
-from randviz.experiments.figure import (
+from randviz.commands.trials import (
     TRAINED,
-    FigureSettings,
     choose_networks,
-    descend_cell,
-    find_row,
-    largest_inversion,
+    compare_with_picture,
+    descend_trial,
+    describe_inputs,
+    estimate_inversions,
+    find_record,
+    list_inversions,
     list_labels,
-    load,
+    list_values_of,
+    load_pictures,
     load_result,
     make_inversion,
-    measure_picture,
-    name_of,
     picture_path,
 )
+from randviz.experiments.claims import Claim, judge_units
+from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
 from randviz.host.quality import compare_images
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.types import Image
 
 POINTS = 40  # places along the descent at which the distance is measured
 SHOWN = (1 / 40, 1 / 8, 1 / 2, 1)  # shares of the steps at which pictures are shown
 _NEAR = 1.1  # a descent has arrived where its distance is at most so many times its last
+
+describe = describe_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +56,7 @@ class Settings(FigureSettings):
     """Settings of figure 4."""
 
     image: tuple[str, ...] = setting(
-        ("astronaut", "chelsea", "coffee", "rocket", "camera", "clock"),
-        "The pictures: paths or samples, with commas between.",
+        PICTURES, "The pictures: paths or samples, with commas between."
     )
     layer: str = setting("conv5_1", "The layer inverted.")
     num_steps: int = setting(
@@ -62,25 +65,22 @@ class Settings(FigureSettings):
         " many.",
         lower_bound=POINTS,
     )
-    out_dir: str = setting("out/fig4_convergence", "Folder for rows, pictures and plots.")
+    out_dir: str = "out/fig4_convergence"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each picture with each network."""
-    return [
-        {"image": image, "weights": label}
-        for image in settings.image
-        for label in choose_networks(settings)
-    ]
+    inversions = list_inversions(settings, [settings.layer])
+    return [{"image": trial["image"], "weights": trial["weights"]} for trial in inversions]
 
 
-def measure(settings: Settings, cell: Row) -> Row:
+def measure(settings: Settings, trial: Trial) -> Record:
     """Rebuilds a picture and measures its distance along the way."""
-    make, start = make_inversion(settings, cell["image"], cell["weights"], settings.layer)
-    target = load(settings, "image", cell["image"]).image
+    make, start = make_inversion(settings, trial["image"], trial["weights"], settings.layer)
+    target = load_pictures(settings, "image")[trial["image"]].image
     shown = {round(share * settings.num_steps) for share in SHOWN}
     # Kept beside the descent's state, so that a stopped one does not lose its way here.
-    path = picture_path(settings.out_dir, cell).with_suffix(".json")
+    path = picture_path(settings.out_dir, trial).with_suffix(".json")
     curve = json.loads(path.read_text()) if path.exists() else {}
 
     def show(step: int, image: Image) -> None:
@@ -89,47 +89,47 @@ def measure(settings: Settings, cell: Row) -> Row:
         with replace_atomically(path) as temporary:
             temporary.write_text(json.dumps(curve))
         if step in shown:
-            save_image(picture_path(settings.out_dir, cell, f"_{step}"), image)
+            save_image(picture_path(settings.out_dir, trial, f"_{step}"), image)
 
-    num_steps = settings.num_steps * (2 if cell["weights"] == TRAINED else 1)
+    num_steps = settings.num_steps * (2 if trial["weights"] == TRAINED else 1)
     every = max(settings.num_steps // POINTS, 1)
-    image, metadata = descend_cell(
-        settings, cell, make, start, num_steps=num_steps, save_every=every, show=show
+    image, metadata = descend_trial(
+        settings, trial, make, start, num_steps=num_steps, save_every=every, show=show
     )
-    row = measure_picture(settings, cell, image)
-    curve[str(num_steps)] = round(row["distance"], 4)
+    measures = compare_with_picture(settings, trial, image)
+    curve[str(num_steps)] = round(measures["distance"], 4)
     if settings.num_steps == num_steps:
-        save_image(picture_path(settings.out_dir, cell, f"_{num_steps}"), image)
+        save_image(picture_path(settings.out_dir, trial, f"_{num_steps}"), image)
     path.unlink(missing_ok=True)
-    return {**row, **metadata, "curve": curve}
+    return {**measures, **metadata, "curve": curve}
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """The one inversion; the trained network's count twice."""
-    trained = len(settings.image) if settings.trained_weights else 0
-    count = len(cells(settings)) + trained
-    return largest_inversion(settings, settings.image[0], settings.layer, count)
+    counts = [1 + (label == TRAINED) for label in choose_networks(settings)]
+    count = len(load_pictures(settings, "image")) * sum(counts)
+    return estimate_inversions(settings, [settings.layer], count)
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the curves and the pictures on the way."""
     labels = list_labels(settings)
     with replace_atomically(folder / "curves.png") as temporary:
-        _draw_curves(settings, rows, labels).savefig(temporary, dpi=120)
+        _draw_curves(settings, records, labels).savefig(temporary, dpi=120)
     steps = [round(share * settings.num_steps) for share in SHOWN]
     pictures, captions, names = [], [], []
-    for source in settings.image:
+    for image in load_pictures(settings, "image"):
         for label in labels:
-            row = find_row(rows, image=source, weights=label)
-            names.append(f"{name_of(source)}, {label}")
-            line = [row and load_result(folder, row["cell"], f"_{step}") for step in steps]
-            words = [row and f"distance {row['curve'][str(step)]:.1f}" for step in steps]
-            twice = row if label == TRAINED else None
-            line.append(twice and load_result(folder, twice["cell"]))
+            record = find_record(records, image=image, weights=label)
+            names.append(f"{image}, {label}")
+            line = [load_result(folder, record, f"_{step}") for step in steps]
+            words = [record and f"distance {record['curve'][str(step)]:.1f}" for step in steps]
+            twice = record if label == TRAINED else None
+            line.append(load_result(folder, twice))
             # Nothing was meant to run there for the untrained network.
             words.append(f"distance {twice['distance']:.1f}" if twice else " ")
             pictures.append(line)
-            captions.append([word or "" for word in words] if row else [None] * len(line))
+            captions.append([word or "" for word in words] if record else [None] * len(line))
     panel = render_grid(
         pictures,
         row_labels=names,
@@ -141,20 +141,21 @@ def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
 
 
 def _draw_curves(
-    settings: Settings, rows: list[Row], labels: Sequence[str]
+    settings: Settings, records: list[Record], labels: Sequence[str]
 ) -> matplotlib.figure.Figure:
-    columns = min(3, len(settings.image))
-    lines = -(-len(settings.image) // columns)
+    images = list(load_pictures(settings, "image"))
+    columns = min(3, len(images))
+    lines = -(-len(images) // columns)
     figure = matplotlib.figure.Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, source in zip(axes, settings.image, strict=False):
+    for axis, image in zip(axes, images, strict=False):
         for index, label in enumerate(labels):
-            row = find_row(rows, image=source, weights=label)
-            if row:
-                points = sorted((int(step), value) for step, value in row["curve"].items())
+            record = find_record(records, image=image, weights=label)
+            if record:
+                points = sorted((int(step), value) for step, value in record["curve"].items())
                 axis.plot(*zip(*points, strict=True), color=f"C{index}", label=label)
-        axis.set(xscale="log", yscale="log", title=name_of(source))
-    for axis in axes[len(settings.image) :]:
+        axis.set(xscale="log", yscale="log", title=image)
+    for axis in axes[len(images) :]:
         axis.set_visible(False)
     axes[0].set(xlabel="step", ylabel="distance, grey levels")
     axes[0].legend()
@@ -180,22 +181,22 @@ def arrive(curve: dict[str, float], num_steps: int) -> int:
     return arrived
 
 
-def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """What the rows say of the paper's sentences; a picture is a unit."""
+def judge(settings: Settings, records: list[Record]) -> list[Claim]:
+    """What the records say about the paper's sentences; a picture is a unit."""
     groups = tuple(list_labels(settings))
     found = [
-        [find_row(rows, image=source, weights=label) for label in groups]
-        for source in settings.image
+        [find_record(records, image=image, weights=label) for label in groups]
+        for image in list_values_of(records, "image")
     ]
     pairs = [pair for pair in found if None not in pair]
     last = settings.num_steps
-    arrivals = [[arrive(row["curve"], last) for row in pair] for pair in pairs]
-    ends = [[row["curve"][str(last)] for row in pair] for pair in pairs]
-    trained = [row for _, row in found if row]
-    gains = [np.log(row["curve"][str(last)] / row["distance"]) for row in trained]
+    arrivals = [[arrive(record["curve"], last) for record in pair] for pair in pairs]
+    ends = [[record["curve"][str(last)] for record in pair] for pair in pairs]
+    trained = [record for _, record in found if record]
+    gains = [np.log(record["curve"][str(last)] / record["distance"]) for record in trained]
     ratio = lambda pairs: [np.log(a / b) for a, b in pairs]
     return [
-        judge(
+        judge_units(
             f"From {settings.layer} the descent on ranVGG converges sooner than on the trained"
             " VGG.",
             ratio(arrivals),
@@ -205,7 +206,7 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
             groups=groups,
             below=0.0,
         ),
-        judge(
+        judge_units(
             f"From {settings.layer} the descent on ranVGG ends nearer to the picture.",
             ratio(ends),
             figure="figure 4",
@@ -213,7 +214,7 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
             groups=groups,
             below=0.0,
         ),
-        judge(
+        judge_units(
             "Doubling the iterations leaves the reconstruction on the trained VGG the same.",
             gains,
             figure="figure 4",

@@ -19,33 +19,37 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent, run_module
-from randviz.experiments.figure import (
+from randviz.commands.trials import (
     TRAINED,
-    FigureSettings,
+    bind_network,
     choose_networks,
-    descend_cell,
-    draw_start,
-    find_row,
+    descend_trial,
+    describe_inputs,
+    filter_records,
+    find_deepest,
+    find_record,
+    find_untrained,
     identify_weights,
     list_labels,
-    load,
+    list_values_of,
+    load_pictures,
     load_result,
-    log_ratio,
-    name_of,
-    picture_path,
-    sample_params,
+    make_noise,
 )
+from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.figure import FigureSettings
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
 from randviz.host.grids import render_grid
-from randviz.host.images import load_image, save_image
-from randviz.host.records import Row
+from randviz.host.images import save_image
+from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.objectives.objective import Objective
 from randviz.tasks import texture
 from randviz.tasks.texture import Texture
 from randviz.types import Image
+
+describe = describe_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,90 +63,86 @@ class Settings(FigureSettings):
     layers: tuple[str, ...] = setting(
         texture.LAYERS, "The layers matched: the first alone, the first two, and so on."
     )
-    out_dir: str = setting("out/fig5_textures", "Folder for rows, pictures and panel.")
+    out_dir: str = "out/fig5_textures"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each texture with one layer, two layers and so on; the trained network with all of them."""
-    layers = next(iter(choose_networks(settings).values())).network.canonical_names(settings.layers)
+    layers = find_untrained(settings).network.canonical_names(settings.layers)
     return [
-        {"texture": source, "weights": label, "top": top}
+        {"texture": name, "weights": label, "top": top}
         for label in choose_networks(settings)
         for top in (layers if label != TRAINED else layers[-1:])
-        for source in settings.texture_image
+        for name in load_pictures(settings, "texture_image")
     ]
 
 
-def make_texture(settings: Settings, cell: Row) -> tuple[Callable[[], Objective], Image]:
-    """What makes a cell's objective, and its start."""
-    source = load(settings, "texture_image", cell["texture"]).image
-    network = choose_networks(settings)[cell["weights"]].network.with_offset(texture.INPUT_OFFSET)
-    layers = network.canonical_names(settings.layers)
-    chosen = layers[: layers.index(cell["top"]) + 1]
-    params = sample_params(settings, cell["weights"])
-    noise = draw_start(settings, source, texture.NOISE_STD)
-    return functools.partial(Texture(chosen).of, network.bind(params), source), noise
+def make_texture(settings: Settings, trial: Trial) -> tuple[Callable[[], Objective], Image]:
+    """What makes a trial's objective, and its start."""
+    source = load_pictures(settings, "texture_image")[trial["texture"]].image
+    deepest = find_deepest(settings, settings.layers)
+    extractor = bind_network(settings, trial["weights"], deepest, texture.INPUT_OFFSET)
+    layers = extractor.canonical_names(settings.layers)
+    chosen = layers[: layers.index(trial["top"]) + 1]
+    noise = make_noise(settings, source, texture.NOISE_STD)
+    return functools.partial(Texture(chosen).of, extractor, source), noise
 
 
-def measure(settings: Settings, cell: Row) -> Row:
-    """Synthesises one texture and asks another network how near it comes."""
-    make, start = make_texture(settings, cell)
-    _, metadata = descend_cell(settings, cell, make, start)
-    image = load_image(picture_path(settings.out_dir, cell))
-    source = load(settings, "texture_image", cell["texture"]).image
+def measure(settings: Settings, trial: Trial) -> Record:
+    """Synthesises one texture and measures with another network how near it comes."""
+    image, metadata = descend_trial(settings, trial, *make_texture(settings, trial))
+    source = load_pictures(settings, "texture_image")[trial["texture"]].image
     return {
         "error": measure_texture_error(image, source),
         "patch_distance": measure_patch_distance(image, source),
         **metadata,
-        **identify_weights(settings, cell["weights"]),
+        **identify_weights(settings, trial["weights"]),
     }
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """The texture from all layers."""
-    todo = cells(settings)
-    deepest = next(cell for cell in todo if cell["top"] == todo[-1]["top"])
-    return Descent(*make_texture(settings, deepest), len(todo) * settings.num_steps)
+    trials = list_trials(settings)
+    deepest = next(trial for trial in trials if trial["top"] == trials[-1]["top"])
+    return Workload(*make_texture(settings, deepest), len(trials) * settings.num_steps)
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the panel, the sources above."""
     untrained, _ = list_labels(settings)
-    tops = list(dict.fromkeys(row["cell"]["top"] for row in rows))
-    sources = settings.texture_image
-    pictures: list[list[Image | None]] = [
-        [np.asarray(load(settings, "texture_image", source).image) for source in sources]
-    ]
+    tops = list_values_of(records, "top")
+    sources = load_pictures(settings, "texture_image")
+    pictures: list[list[Image | None]] = [[source.image for source in sources.values()]]
     captions, names = [[""] * len(sources)], ["the source"]
     for label, top in [(untrained, top) for top in tops] + [(TRAINED, tops[-1])]:
-        found = [find_row(rows, texture=source, weights=label, top=top) for source in sources]
-        pictures.append([row and load_result(folder, row["cell"]) for row in found])
-        captions.append([row and _describe(row) for row in found])
-        names.append(f"trained, to {top}" if label == TRAINED else f"{label}, to {top}")
+        found = [find_record(records, texture=name, weights=label, top=top) for name in sources]
+        pictures.append([load_result(folder, record) for record in found])
+        captions.append([record and _describe(record) for record in found])
+        names.append(f"{label}, to {top}")
     panel = render_grid(
         pictures,
         row_labels=names,
-        column_labels=[name_of(source) for source in sources],
+        column_labels=list(sources),
         captions=captions,
         cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
 
 
-def _describe(row: Row) -> str:
-    return f"error {row['error']:.3f}\npatches {row['patch_distance']:.2f}"
+def _describe(record: Record) -> str:
+    return f"error {record['error']:.3f}\npatches {record['patch_distance']:.2f}"
 
 
-def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """What the rows say of the paper's sentences; a texture is a unit."""
+def judge(settings: Settings, records: list[Record]) -> list[Claim]:
+    """What the records say about the paper's sentences; a texture is a unit."""
     untrained, _ = list_labels(settings)
-    own = [row for row in rows if row["cell"]["weights"] == untrained]
-    tops = list(dict.fromkeys(row["cell"]["top"] for row in own))
-    error = lambda row: row["error"]
+    own = filter_records(records, weights=untrained)
+    tops = list_values_of(own, "top")
+    error = lambda record: record["error"]
     claims = [
-        judge(
+        judge_units(
             f"Adding {after} to the layers above it brings the texture nearer to its source.",
-            log_ratio(pair_rows(own, "top", (after, before), measure=error)),
+            log_ratio(pair_records(own, "top", (after, before), measure=error)),
             figure="figure 5",
             measure="log(error in another network with it / without it)",
             groups=(f"to {after}", f"to {before}"),
@@ -150,11 +150,10 @@ def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
         )
         for before, after in itertools.pairwise(tops)
     ]
-    pairs = pair_rows(
-        rows, "weights", (untrained, TRAINED), measure=lambda row: row["patch_distance"]
-    )
+    patches = lambda record: record["patch_distance"]
+    pairs = pair_records(records, "weights", (untrained, TRAINED), measure=patches)
     claims.append(
-        judge(
+        judge_units(
             "Textures from ranVGG are as near to their sources as those from the trained VGG.",
             log_ratio(pairs),
             figure="figure 5",

@@ -12,14 +12,15 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+from randviz.commands.trials import describe_inputs
 from randviz.experiments import stylization
 from randviz.experiments.claims import Claim
-from randviz.experiments.command import run_module
-from randviz.host.records import Row
+from randviz.host.records import Record
 from randviz.host.settings import setting
+from randviz.host.study import run_module
 
-cells, measure, plot = stylization.cells, stylization.measure, stylization.plot
-largest = stylization.largest
+list_trials, measure, plot = stylization.list_trials, stylization.measure, stylization.plot
+workload, describe = stylization.workload, describe_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Settings(stylization.StyleSettings):
         ("grass", "retina"),
         "Paintings: paths or samples. The paper has Chinese ones; the samples are other pictures.",
     )
-    out_dir: str = setting("out/fig7_chinese", "Folder for rows, pictures and panel.")
+    out_dir: str = "out/fig7_chinese"
 
 
-def judge_rows(settings: Settings, rows: list[Row]) -> list[Claim]:
-    """What the rows say of the paper's sentences."""
-    return stylization.judge_styles(settings, rows, "figure 7")
+def judge(settings: Settings, records: list[Record]) -> list[Claim]:
+    """What the records say about the paper's sentences."""
+    return stylization.judge_styles(settings, records, "figure 7")
 
 
 def main(argv: Sequence[str]) -> int:

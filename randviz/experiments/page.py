@@ -157,7 +157,7 @@ def _format_section(section: Section) -> str:
     if section.metadata:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-            for name, value in _list_facts(section.metadata)
+            for name, value in _list_metadata(section.metadata)
         )
         parts.append(
             f"<details><summary>Settings and machine</summary>{_open_box('Settings and machine')}"
@@ -229,11 +229,11 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
     )
 
 
-def _list_facts(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _list_metadata(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Names and values, those of a mapping within with its name before theirs."""
     for name, value in metadata.items():
         if isinstance(value, Mapping):
-            yield from _list_facts(value, f"{prefix}{name}.")
+            yield from _list_metadata(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
             yield f"{prefix}{name}", ", ".join(map(_spell, value))
         else:

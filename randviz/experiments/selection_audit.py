@@ -4,7 +4,7 @@ Claim: the best of K draws of a layer's weights rebuilds the reference image bet
 does, by as much as order statistics allow; whether that shows in other pictures and in the distance
 between images, and whether a race finds the same draw for less, is measured beside it.
 Expect: about ten minutes on two cores at the default size; audit.png, verdict.md,
-rows.jsonl, and as the last line a JSON object with the main numbers.
+records.jsonl, and as the last line a JSON object with the main numbers.
 
 Example:
   python -m randviz.experiments.selection_audit --out_dir=out/selection_audit
@@ -21,13 +21,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from randviz.commands.inputs import make_keys
+from randviz.commands.inputs import (
+    PictureSettings,
+    SeedSettings,
+    StepSettings,
+    load_picture,
+    make_keys,
+)
 from randviz.commands.network_choice import read_offset
+from randviz.commands.trials import filter_records
 from randviz.experiments.claims import Estimate
-from randviz.experiments.command import Descent, run_module
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -37,10 +42,11 @@ from randviz.experiments.selection_statistics import (
     rank_of_race,
     summarize,
 )
-from randviz.host.images import load_image, replace_atomically
+from randviz.host.images import replace_atomically
 from randviz.host.quality import compare_images
-from randviz.host.records import Row
-from randviz.host.settings import CommandSettings, setting
+from randviz.host.records import Record, Trial
+from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.networks.network import Network
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights, weight_shapes
@@ -56,7 +62,7 @@ networks' log losses at that layer from their means, each times √(n / (n − 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings, PictureSettings, StepSettings):
     """Settings of the audit."""
 
     image: str = setting("chelsea", "The reference image: a path or a sample.")
@@ -75,14 +81,13 @@ class Settings(CommandSettings):
     num_below: int = setting(
         5, "Draws among which a stacked network's layers below are chosen.", lower_bound=1
     )
-    num_steps: int = setting(60, "Steps of each reconstruction.", lower_bound=1)
-    image_size: int = setting(32, "Longest side in pixels.", lower_bound=8)
-    seed: int = setting(0, "Of the first network; the others follow.", lower_bound=0)
-    out_dir: str = setting("out/selection_audit", "Folder for rows, picture, verdict and record.")
+    num_steps: int = 60
+    image_size: int = 32
+    out_dir: str = "out/selection_audit"
 
 
-def cells(settings: Settings) -> list[Row]:
-    """Each layer of each network; a network's rows follow one another."""
+def list_trials(settings: Settings) -> list[Trial]:
+    """Each layer of each network; a network's records follow one another."""
     first_layer = VGG19.layers[0].name
     return [
         {"seed": settings.seed + number, "input_offset": offset, "layer": layer, "below": below}
@@ -95,7 +100,7 @@ def cells(settings: Settings) -> list[Row]:
     ]
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """The inversion of the deepest layer."""
     layer = VGG19.canonical_names(settings.layers)[-1]
     network = _make_network(settings.input_offsets[0])
@@ -106,25 +111,27 @@ def largest(settings: Settings) -> Descent:
         return Inversion(layer).of(network.bind(params), image)
 
     # In full, by a race, and on the other pictures.
-    descents = len(cells(settings)) * settings.num_candidates * (2 + len(settings.other_images))
-    return Descent(make_objective, image, descents * settings.num_steps)
+    descents = (
+        len(list_trials(settings)) * settings.num_candidates * (2 + len(settings.other_images))
+    )
+    return Workload(make_objective, image, descents * settings.num_steps)
 
 
-def measure(settings: Settings, cell: Row) -> Row:
+def measure(settings: Settings, trial: Trial) -> Record:
     """Selects among one layer's draws: in full, by a race, and on the other pictures."""
     began = time.perf_counter()
-    network = _make_network(cell["input_offset"])
-    layers_below = list(weight_shapes(network, cell["layer"]))[:-1]
-    choose = _choose_below if cell["below"] == "stacked" else lambda *_: 0
+    network = _make_network(trial["input_offset"])
+    layers_below = list(weight_shapes(network, trial["layer"]))[:-1]
+    choose = _choose_below if trial["below"] == "stacked" else lambda *_: 0
     draws_below = tuple(
-        choose(settings, cell["seed"], cell["input_offset"], layer) for layer in layers_below
+        choose(settings, trial["seed"], trial["input_offset"], layer) for layer in layers_below
     )
     image = _load(settings, settings.image)
     select = functools.partial(
-        _select, settings, cell["seed"], network, cell["layer"], draws_below=draws_below
+        _select, settings, trial["seed"], network, trial["layer"], draws_below=draws_below
     )
     choice, raced = select(image), select(image, racing=True)
-    others = settings.other_images if cell["below"] == "plain" else ()
+    others = settings.other_images if trial["below"] == "plain" else ()
     return {
         "draws_below": list(draws_below),
         **_describe(choice, image),
@@ -143,7 +150,7 @@ def _make_network(input_offset: str) -> Network:
 
 @functools.cache
 def _load(settings: Settings, name: str) -> Image:
-    return jnp.asarray(load_image(name, image_size=settings.image_size))
+    return load_picture("image", name, settings.image_size, square=settings.square).image
 
 
 @functools.cache
@@ -185,7 +192,7 @@ def _select(
     )
 
 
-def _describe(choice: LayerChoice, image: Image) -> Row:
+def _describe(choice: LayerChoice, image: Image) -> Record:
     """The numbers of all draws, each a list of K."""
     distances = [compare_images(found, image)["distance"] for found in choice.images]
     columns = {
@@ -197,7 +204,7 @@ def _describe(choice: LayerChoice, image: Image) -> Row:
     }
 
 
-def describe(settings: Settings, findings: dict[str, Any]) -> str:
+def format_verdict(settings: Settings, findings: dict[str, Any]) -> str:
     """The verdict: one paragraph."""
     stacking, race = findings["stacking"], findings["race"]
     certain = ("better", "worse", "neither for certain")
@@ -261,17 +268,17 @@ def _as_json(thing: Any) -> Any:
     return thing
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the panels, writes and prints the verdict, and ends with the JSON line."""
-    findings = summarize(settings, rows)
-    verdict = describe(settings, findings)
-    plot_audit(settings, rows, findings, folder / "audit.png")
+    findings = summarize(settings, records)
+    verdict = format_verdict(settings, findings)
+    plot_audit(settings, records, findings, folder / "audit.png")
     with replace_atomically(folder / "verdict.md") as temporary:
         temporary.write_text(
             f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n"
         )
     for offset in findings["offsets"].values():
-        # The means over networks are the main numbers; each network's are in the rows.
+        # The means over networks are the main numbers; each network's are in the records.
         offset["gains"] = {
             layer: {name: np.mean(values, axis=0).tolist() for name, values in gains.items()}
             for layer, gains in offset["gains"].items()
@@ -281,7 +288,7 @@ def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
 
 
 def plot_audit(
-    settings: Settings, rows: Sequence[Row], findings: dict[str, Any], path: pathlib.Path
+    settings: Settings, records: Sequence[Record], findings: dict[str, Any], path: pathlib.Path
 ) -> None:
     """Draws six panels: gains, gains in distance, transfer, ranking, the race, and stacking."""
     import matplotlib
@@ -290,15 +297,15 @@ def plot_audit(
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
-    plain = [row for row in rows if row["cell"]["below"] == "plain" and not is_tied(row)]
+    plain = [record for record in filter_records(records, below="plain") if not is_tied(record)]
     _plot_gains(axes[0, 0], settings, findings, "observed", "predicted")
     axes[0, 0].set(title="best of K by loss (dashed: order statistics)", ylabel="gain in log loss")
     _plot_gains(axes[0, 1], settings, findings, "distance_db", "best_distance_db")
     axes[0, 1].set(title="in image distance (dashed: chosen by it)", ylabel="gain, dB")
     _plot_transfer(axes[0, 2], settings, plain)
     _plot_ranking(axes[1, 0], settings, plain)
-    _plot_race(axes[1, 1], settings, distinct_problems(rows))
-    _plot_stacking(axes[1, 2], settings, distinct_problems(rows))
+    _plot_race(axes[1, 1], settings, distinct_problems(records))
+    _plot_stacking(axes[1, 2], settings, distinct_problems(records))
     with replace_atomically(path) as temporary:
         figure.savefig(temporary, dpi=90)
     plt.close(figure)
@@ -334,13 +341,13 @@ def _strip(axis: Any, settings: Settings, points: list[tuple[str, float]], shift
     axis.set_xlim(-0.5, len(settings.layers) - 0.5)
 
 
-def _plot_transfer(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
     for index, offset in enumerate(settings.input_offsets):
         points = [
-            (row["cell"]["layer"], rank_correlation(row["losses"], other["losses"]))
-            for row in rows
-            for other in row["others"].values()
-            if row["cell"]["input_offset"] == offset
+            (record["trial"]["layer"], rank_correlation(record["losses"], other["losses"]))
+            for record in records
+            for other in record["others"].values()
+            if record["trial"]["input_offset"] == offset
         ]
         label = f"offset {offset}"
         _strip(
@@ -352,11 +359,14 @@ def _plot_transfer(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
     _add_legend(axis)
 
 
-def _plot_ranking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
+def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
     for index, offset in enumerate(settings.input_offsets):
-        here = [row for row in rows if row["cell"]["input_offset"] == offset]
+        here = filter_records(records, input_offset=offset)
         for which, (words, fill) in enumerate((("ω L", f"C{index}"), ("L", "none"))):
-            points = [(row["cell"]["layer"], correlate_with_distance(row)[which]) for row in here]
+            points = [
+                (record["trial"]["layer"], correlate_with_distance(record)[which])
+                for record in here
+            ]
             _strip(
                 axis, settings, points, 0.4 * index + 0.15 * which - 0.28, marker="o",
                 color=f"C{index}", markerfacecolor=fill, label=f"{words}, offset {offset}",
@@ -367,8 +377,9 @@ def _plot_ranking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
     _add_legend(axis)
 
 
-def _plot_race(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
-    counts = np.bincount([rank_of_race(row) for row in rows], minlength=settings.num_candidates + 1)
+def _plot_race(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
+    ranks = [rank_of_race(record) for record in records]
+    counts = np.bincount(ranks, minlength=settings.num_candidates + 1)
     axis.bar(range(1, settings.num_candidates + 1), counts[1:])
     axis.set(
         title="the draw that a race keeps", xlabel="its place in the full selection",
@@ -376,17 +387,17 @@ def _plot_race(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
     )  # fmt: skip
 
 
-def _plot_stacking(axis: Any, settings: Settings, rows: Sequence[Row]) -> None:
-    rows = [row for row in rows if row["cell"]["input_offset"] == settings.input_offsets[0]]
-    plain = {place_of(row): row for row in rows if row["cell"]["below"] == "plain"}
+def _plot_stacking(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
+    records = filter_records(records, input_offset=settings.input_offsets[0])
+    plain = {place_of(record): record for record in filter_records(records, below="plain")}
     for index, below in enumerate(("plain", "stacked")):
         for number in range(settings.num_networks):
+            here = filter_records(records, below=below, seed=settings.seed + number)
             points = [
-                (row["cell"]["layer"], loss - np.mean(np.log(plain[place_of(row)]["losses"])))
-                for row in rows
-                if row["cell"]["below"] == below and row["cell"]["seed"] == settings.seed + number
-                if place_of(row) in plain
-                for loss in np.log(row["losses"])
+                (found["trial"]["layer"], loss - np.mean(np.log(plain[place_of(found)]["losses"])))
+                for found in here
+                if place_of(found) in plain
+                for loss in np.log(found["losses"])
             ]
             shift = 0.7 * (number + 0.5 * index + 0.25) / settings.num_networks - 0.35
             label = below if number == 0 else None

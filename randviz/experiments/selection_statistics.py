@@ -1,4 +1,4 @@
-"""The statistics of the selection audit: rows in, estimates with intervals out."""
+"""The statistics of the selection audit: records in, estimates with intervals out."""
 
 import math
 from collections import Counter
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from randviz.commands.trials import filter_records
 from randviz.experiments.claims import Estimate, bootstrap
-from randviz.host.records import Row
+from randviz.host.records import Record
 
 SIZES = (1, 2, 4, 8, 16)  # K
 TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over
@@ -57,18 +58,18 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(scipy.stats.spearmanr(a, b).statistic)
 
 
-def is_tied(row: Row) -> bool:
+def is_tied(record: Record) -> bool:
     """Whether every draw got down to the resolution of float32, so that none is the best."""
-    return min(row["losses"]) == max(row["losses"])
+    return min(record["losses"]) == max(record["losses"])
 
 
-def distinct_problems(rows: Sequence[Row]) -> list[Row]:
+def distinct_problems(records: Sequence[Record]) -> list[Record]:
     """Rows that are neither tied nor a repetition.
 
     A stacked network that kept draw 0 everywhere below is the plain one, and no second problem.
     """
-    new = lambda row: row["cell"]["below"] == "plain" or any(row["draws_below"])
-    return [row for row in rows if not is_tied(row) and new(row)]
+    new = lambda record: record["trial"]["below"] == "plain" or any(record["draws_below"])
+    return [record for record in records if not is_tied(record) and new(record)]
 
 
 def levels(distances: Sequence[float]) -> np.ndarray:
@@ -81,17 +82,17 @@ def gain(losses: Sequence[float], values: np.ndarray, size: int) -> float:
     return float(np.mean(values)) - expected_best(losses, values, size)
 
 
-def predicted_gain(others: Sequence[Row], size: int) -> float:
+def predicted_gain(others: Sequence[Record], size: int) -> float:
     """The gain in log loss among K draws that other networks' single draws let one expect."""
     pool = []
-    for row in others:
-        logs = np.log(row["losses"])
+    for record in others:
+        logs = np.log(record["losses"])
         # Deviations from a mean of n draws are too small by the root of (n - 1) / n.
         pool += list((logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - 1)))
     return -predict_best(pool, size) if pool else math.nan
 
 
-def measure_gains(group: Sequence[Row], sizes: Sequence[int]) -> dict[str, list[list[float]]]:
+def measure_gains(group: Sequence[Record], sizes: Sequence[int]) -> dict[str, list[list[float]]]:
     """The gain of each K in each network of one layer and offset, [networks][K] each.
 
     Returns:
@@ -100,9 +101,9 @@ def measure_gains(group: Sequence[Row], sizes: Sequence[int]) -> dict[str, list[
       best_distance_db: of the draw with the smallest distance, which no loss can beat.
     """
     found = {"observed": [], "predicted": [], "distance_db": [], "best_distance_db": []}
-    for row in group:
-        others = [other for other in group if other is not row]
-        losses, distances = row["losses"], row["distances"]
+    for record in group:
+        others = [other for other in group if other is not record]
+        losses, distances = record["losses"], record["distances"]
         decibels = levels(distances)
         found["observed"].append([gain(losses, np.log(losses), size) for size in sizes])
         found["predicted"].append([predicted_gain(others, size) for size in sizes])
@@ -111,11 +112,11 @@ def measure_gains(group: Sequence[Row], sizes: Sequence[int]) -> dict[str, list[
     return found
 
 
-def measure_spread(groups: Sequence[Sequence[Row]]) -> dict[str, float]:
+def measure_spread(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
     """Standard deviations of the log loss: between draws of a layer, and between networks."""
     within, between = [], []
     for group in groups:
-        logs = np.log([row["losses"] for row in group])
+        logs = np.log([record["losses"] for record in group])
         within.append(np.mean(np.var(logs, axis=1, ddof=1)))
         if len(group) > 1:
             # Means of n draws differ a little even where networks do not.
@@ -124,14 +125,14 @@ def measure_spread(groups: Sequence[Sequence[Row]]) -> dict[str, float]:
     return {"draws": root(within), "networks": root(between)}
 
 
-def measure_transfer(rows: Sequence[Row], size: int) -> dict[str, Estimate]:
+def measure_transfer(records: Sequence[Record], size: int) -> dict[str, Estimate]:
     """How draws ranked on the reference image do on the other pictures.
 
     Returns:
       correlation: Spearman's, of the losses on both; share: of the gain among K draws, how much is
       left on the other picture; distance_db: the gain left there in image distance.
     """
-    found = [_transfer_of(row, size) for row in rows if row["others"]]
+    found = [_transfer_of(record, size) for record in records if record["others"]]
     rho, left, own, decibels = np.reshape(found, (-1, 4)).T
     return {
         "correlation": bootstrap(rho[np.isfinite(rho)]),
@@ -142,9 +143,9 @@ def measure_transfer(rows: Sequence[Row], size: int) -> dict[str, Estimate]:
     }
 
 
-def _transfer_of(row: Row, size: int) -> np.ndarray:
+def _transfer_of(record: Record, size: int) -> np.ndarray:
     """Rank correlation, gain elsewhere, gain here, dB elsewhere: averaged over other pictures."""
-    losses = row["losses"]
+    losses = record["losses"]
     own = gain(losses, np.log(losses), size)
     found = [
         (
@@ -153,23 +154,23 @@ def _transfer_of(row: Row, size: int) -> np.ndarray:
             own,
             gain(losses, levels(other["distances"]), size),
         )
-        for other in row["others"].values()
+        for other in record["others"].values()
     ]
     return np.mean(found, axis=0)
 
 
-def correlate_with_distance(row: Row) -> tuple[float, float]:
-    """Spearman's ρ of image distance with ω L and with L, averaged over the row's pictures."""
-    pictures = [row, *row["others"].values()]
+def correlate_with_distance(record: Record) -> tuple[float, float]:
+    """Spearman's ρ of image distance with ω L and with L, averaged over the record's pictures."""
+    pictures = [record, *record["others"].values()]
     return tuple(
         float(np.mean([rank_correlation(found[name], found["distances"]) for found in pictures]))
         for name in ("losses", "raw_losses")
     )
 
 
-def measure_ranking(rows: Sequence[Row]) -> dict[str, Estimate]:
+def measure_ranking(records: Sequence[Record]) -> dict[str, Estimate]:
     """How well ω L and L rank draws by image distance, and by how much ω L does better."""
-    pairs = np.reshape([correlate_with_distance(row) for row in rows], (-1, 2))
+    pairs = np.reshape([correlate_with_distance(record) for record in records], (-1, 2))
     pairs = pairs[np.all(np.isfinite(pairs), axis=1)]
     return {
         "normalized": bootstrap(pairs[:, 0]),
@@ -178,12 +179,12 @@ def measure_ranking(rows: Sequence[Row]) -> dict[str, Estimate]:
     }
 
 
-def rank_of_race(row: Row) -> int:
+def rank_of_race(record: Record) -> int:
     """The place, in the full selection, of the draw that the race kept: 1 is the winner's."""
-    return 1 + sum(loss < row["losses"][row["race_draw"]] for loss in row["losses"])
+    return 1 + sum(loss < record["losses"][record["race_draw"]] for loss in record["losses"])
 
 
-def measure_race(rows: Sequence[Row]) -> dict[str, Any]:
+def measure_race(records: Sequence[Record]) -> dict[str, Any]:
     """How often a race keeps the full selection's draw, and what it costs and saves.
 
     Returns:
@@ -191,53 +192,58 @@ def measure_race(rows: Sequence[Row]) -> dict[str, Any]:
       excess: mean log loss of its draw above the winner's, over all problems; saved: the share of
       steps.
     """
-    ranks = [rank_of_race(row) for row in rows]
+    ranks = [rank_of_race(record) for record in records]
     hits = ranks.count(1)
     same = Estimate(math.nan, math.nan, math.nan, 0)
-    if rows:
-        interval = scipy.stats.binomtest(hits, len(rows)).proportion_ci(method="wilson")
-        same = Estimate(hits / len(rows), interval.low, interval.high, len(rows))
+    if records:
+        interval = scipy.stats.binomtest(hits, len(records)).proportion_ci(method="wilson")
+        same = Estimate(hits / len(records), interval.low, interval.high, len(records))
     missed = [rank for rank in ranks if rank > 1]
     return {
         "same": same,
         "rank": float(np.mean(missed)) if missed else math.nan,
         "excess": bootstrap(
-            [math.log(row["losses"][row["race_draw"]] / min(row["losses"])) for row in rows]
+            [
+                math.log(record["losses"][record["race_draw"]] / min(record["losses"]))
+                for record in records
+            ]
         ),
-        "saved": 1 - float(np.mean([row["race_share"] for row in rows])) if rows else math.nan,
+        "saved": 1 - float(np.mean([record["race_share"] for record in records]))
+        if records
+        else math.nan,
     }
 
 
-def measure_stacking(rows: Sequence[Row]) -> dict[str, Estimate]:
+def measure_stacking(records: Sequence[Record]) -> dict[str, Estimate]:
     """What the choice of the layers below does for the same draws of the layer above.
 
     Returns:
       log_loss, distance_db: plain minus stacked, mean over draws; positive where stacking helps. A
       network counts once, since all its layers stand on the same choices.
     """
-    plain = {place_of(row): row for row in rows if row["cell"]["below"] == "plain"}
+    plain = {place_of(record): record for record in filter_records(records, below="plain")}
     pairs = {}
-    for row in rows:
-        if row["cell"]["below"] == "stacked" and place_of(row) in plain:
-            pairs.setdefault(row["cell"]["seed"], []).append((plain[place_of(row)], row))
+    for record in records:
+        if record["trial"]["below"] == "stacked" and place_of(record) in plain:
+            pairs.setdefault(record["trial"]["seed"], []).append((plain[place_of(record)], record))
 
-    def less(measure: Callable[[Row], np.ndarray]) -> Estimate:
+    def less(measure: Callable[[Record], np.ndarray]) -> Estimate:
         of_network = lambda pairs: [np.mean(measure(a) - measure(b)) for a, b in pairs]
         return bootstrap([np.mean(of_network(found)) for found in pairs.values()])
 
     return {
-        "log_loss": less(lambda row: np.log(row["losses"])),
-        "distance_db": less(lambda row: levels(row["distances"])),
+        "log_loss": less(lambda record: np.log(record["losses"])),
+        "distance_db": less(lambda record: levels(record["distances"])),
     }
 
 
-def place_of(row: Row) -> tuple[Any, ...]:
-    """Which problem a row is about: its cell, whatever lies below the layer."""
-    return tuple(value for name, value in row["cell"].items() if name != "below")
+def place_of(record: Record) -> tuple[Any, ...]:
+    """Which problem a record is about: its trial, whatever lies below the layer."""
+    return tuple(value for name, value in record["trial"].items() if name != "below")
 
 
-def summarize(settings: Any, rows: Sequence[Row]) -> dict[str, Any]:
-    """All findings, from the rows alone; tied problems are listed and left out of the rest."""
+def summarize(settings: Any, records: Sequence[Record]) -> dict[str, Any]:
+    """All findings, from the records alone; tied problems are listed and left out of the rest."""
     sizes = [size for size in SIZES if size <= settings.num_candidates]
     return {
         "sizes": sizes,
@@ -245,24 +251,25 @@ def summarize(settings: Any, rows: Sequence[Row]) -> dict[str, Any]:
         "offsets": {
             offset: _summarize_offset(
                 [
-                    row
-                    for row in rows
-                    if row["cell"]["input_offset"] == offset and row["cell"]["below"] == "plain"
+                    record
+                    for record in records
+                    if record["trial"]["input_offset"] == offset
+                    and record["trial"]["below"] == "plain"
                 ],
                 sizes,
             )
             for offset in settings.input_offsets
         },
-        "stacking": measure_stacking(distinct_problems(rows)),
-        "race": measure_race(distinct_problems(rows)),
+        "stacking": measure_stacking(distinct_problems(records)),
+        "race": measure_race(distinct_problems(records)),
     }
 
 
-def _summarize_offset(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, Any]:
-    untied = [row for row in rows if not is_tied(row)]
-    groups = {row["cell"]["layer"]: [] for row in untied}
-    for row in untied:
-        groups[row["cell"]["layer"]].append(row)
+def _summarize_offset(records: Sequence[Record], sizes: Sequence[int]) -> dict[str, Any]:
+    untied = [record for record in records if not is_tied(record)]
+    groups = {record["trial"]["layer"]: [] for record in untied}
+    for record in untied:
+        groups[record["trial"]["layer"]].append(record)
     gains = {layer: measure_gains(group, sizes) for layer, group in groups.items()}
 
     def of_largest(name: str) -> np.ndarray:
@@ -270,7 +277,7 @@ def _summarize_offset(rows: Sequence[Row], sizes: Sequence[int]) -> dict[str, An
 
     unpredicted = of_largest("observed") - of_largest("predicted")
     return {
-        "tied": dict(Counter(row["cell"]["layer"] for row in rows if is_tied(row))),
+        "tied": dict(Counter(record["trial"]["layer"] for record in records if is_tied(record))),
         "gains": gains,
         "gain": bootstrap(of_largest("observed")),
         "gain_unpredicted": bootstrap(unpredicted[np.isfinite(unpredicted)]),

@@ -7,29 +7,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from randviz.experiments.claims import Claim, judge, pair_rows
-from randviz.experiments.command import Descent
-from randviz.experiments.figure import (
+from randviz.commands.trials import (
     TRAINED,
-    FigureSettings,
+    bind_network,
     choose_networks,
-    descend_cell,
-    find_row,
+    descend_trial,
+    filter_records,
+    find_deepest,
+    find_record,
     identify_weights,
     list_labels,
-    load,
+    load_pictures,
     load_result,
-    log_ratio,
-    name_of,
-    picture_path,
-    sample_params,
 )
+from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.figure import FigureSettings
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
 from randviz.host.grids import render_grid
-from randviz.host.images import load_image, save_image
+from randviz.host.images import save_image
 from randviz.host.quality import compare_images
-from randviz.host.records import Row
+from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
+from randviz.host.study import Workload
 from randviz.objectives.objective import Objective
 from randviz.tasks import style
 from randviz.tasks.style import Style
@@ -42,97 +41,102 @@ class StyleSettings(FigureSettings):
 
     content_image: tuple[str, ...] = setting((), "The photographs: paths or samples.")
     style_image: tuple[str, ...] = setting((), "The paintings: paths or samples.")
+    content_layers: tuple[str, ...] = setting(
+        style.CONTENT_LAYERS, "Layers whose features are matched to the photograph's."
+    )
+    style_layers: tuple[str, ...] = setting(
+        style.STYLE_LAYERS, "Layers whose statistics are matched to the painting's."
+    )
     content_weight: float = setting(style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0)
     style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0)
     tv_weight: float = setting(style.TV_WEIGHT, "γ, of the total variation.", lower_bound=0)
 
 
-def cells(settings: StyleSettings) -> list[Row]:
+def list_trials(settings: StyleSettings) -> list[Trial]:
     """Each photograph in each style, with each network."""
     return [
         {"content": content, "style": painting, "weights": label}
         for label in choose_networks(settings)
-        for content in settings.content_image
-        for painting in settings.style_image
+        for content in load_pictures(settings, "content_image")
+        for painting in load_pictures(settings, "style_image")
     ]
 
 
-def make_style(settings: StyleSettings, cell: Row) -> tuple[Callable[[], Objective], Image]:
-    """What makes a cell's objective, and its start: the photograph."""
-    content = load(settings, "content_image", cell["content"]).image
-    painting = load(settings, "style_image", cell["style"]).image
-    network = choose_networks(settings)[cell["weights"]].network.with_offset(style.INPUT_OFFSET)
-    extractor = network.bind(sample_params(settings, cell["weights"]))
+def _load(settings: StyleSettings, trial: Trial) -> tuple[Image, Image]:
+    """Photograph and painting."""
+    content = load_pictures(settings, "content_image")[trial["content"]]
+    return content.image, load_pictures(settings, "style_image")[trial["style"]].image
+
+
+def make_style(settings: StyleSettings, trial: Trial) -> tuple[Callable[[], Objective], Image]:
+    """What makes a trial's objective, and its start: the photograph."""
+    content, painting = _load(settings, trial)
     task = Style(
+        content_layers=settings.content_layers,
+        style_layers=settings.style_layers,
         content_weight=settings.content_weight,
         style_weight=settings.style_weight,
         tv_weight=settings.tv_weight,
     )
+    deepest = find_deepest(settings, {*settings.content_layers, *settings.style_layers})
+    extractor = bind_network(settings, trial["weights"], deepest, style.INPUT_OFFSET)
     return functools.partial(task.of, extractor, content, painting), content
 
 
-def measure(settings: StyleSettings, cell: Row) -> Row:
-    """Paints one picture and asks another network how near it comes to the painting's texture."""
-    make, start = make_style(settings, cell)
-    _, metadata = descend_cell(settings, cell, make, start)
-    image = load_image(picture_path(settings.out_dir, cell))
-    content = load(settings, "content_image", cell["content"]).image
-    painting = load(settings, "style_image", cell["style"]).image
+def measure(settings: StyleSettings, trial: Trial) -> Record:
+    """Paints one picture and measures how near it comes to the painting's texture."""
+    image, metadata = descend_trial(settings, trial, *make_style(settings, trial))
+    content, painting = _load(settings, trial)
     return {
         "style_error": measure_texture_error(image, painting),
         "style_error_of_photograph": measure_texture_error(content, painting),
         "patch_distance": measure_patch_distance(image, painting),
         "content_ssim": compare_images(image, content)["ssim"],
         **metadata,
-        **identify_weights(settings, cell["weights"]),
+        **identify_weights(settings, trial["weights"]),
     }
 
 
-def largest(settings: StyleSettings) -> Descent:
+def workload(settings: StyleSettings) -> Workload:
     """Any of the descents: they are alike."""
-    todo = cells(settings)
-    return Descent(*make_style(settings, todo[0]), len(todo) * settings.num_steps)
+    trials = list_trials(settings)
+    return Workload(*make_style(settings, trials[0]), len(trials) * settings.num_steps)
 
 
-def plot(settings: StyleSettings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: StyleSettings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the panel: the paintings above, a row for each photograph and network."""
-    paintings = [np.asarray(load(settings, "style_image", s).image) for s in settings.style_image]
-    pictures: list[list[Image | None]] = [[None, *paintings]]
-    captions: list[list[str | None]] = [[" "] + [name_of(s) for s in settings.style_image]]
+    paintings = load_pictures(settings, "style_image")
+    pictures: list[list[Image | None]] = [[None, *(p.image for p in paintings.values())]]
+    captions: list[list[str | None]] = [[" ", *paintings]]
     names = [""]
-    for source in settings.content_image:
-        photograph = np.asarray(load(settings, "content_image", source).image)
+    for name, photograph in load_pictures(settings, "content_image").items():
         for label in list_labels(settings):
             found = [
-                find_row(rows, content=source, style=painting, weights=label)
-                for painting in settings.style_image
+                find_record(records, content=name, style=painting, weights=label)
+                for painting in paintings
             ]
-            pictures.append([photograph] + [r and load_result(folder, r["cell"]) for r in found])
-            captions.append(
-                [name_of(source)]
-                + [
-                    row
-                    and f"error {row['style_error_of_photograph']:.2f} → {row['style_error']:.2f}"
-                    for row in found
-                ]
-            )
-            names.append("trained VGG-19" if label == TRAINED else label)
+            pictures.append([photograph.image, *(load_result(folder, record) for record in found)])
+            captions.append([name, *(record and _describe(record) for record in found)])
+            names.append(label)
     panel = render_grid(
         pictures, row_labels=names, captions=captions, cell=max(128, settings.image_size)
     )
     save_image(folder / "panel.jpg", panel)
 
 
-def judge_styles(settings: StyleSettings, rows: list[Row], figure: str) -> list[Claim]:
-    """What the rows say of the paper's sentences; a painting on a photograph is a unit."""
+def _describe(record: Record) -> str:
+    return f"error {record['style_error_of_photograph']:.2f} → {record['style_error']:.2f}"
+
+
+def judge_styles(settings: StyleSettings, records: list[Record], figure: str) -> list[Claim]:
+    """What the records say about the paper's sentences; a painting on a photograph is a unit."""
     untrained, _ = list_labels(settings)
-    own = [row for row in rows if row["cell"]["weights"] == untrained]
-    taken = [(row["style_error"], row["style_error_of_photograph"]) for row in own]
-    pairs = pair_rows(
-        rows, "weights", (untrained, TRAINED), measure=lambda row: row["patch_distance"]
-    )
+    own = filter_records(records, weights=untrained)
+    taken = [(record["style_error"], record["style_error_of_photograph"]) for record in own]
+    patches = lambda record: record["patch_distance"]
+    pairs = pair_records(records, "weights", (untrained, TRAINED), measure=patches)
     return [
-        judge(
+        judge_units(
             "With the same constants for every painting, ranVGG brings the photograph nearer to the"
             " painting's texture.",
             log_ratio(taken),
@@ -142,15 +146,15 @@ def judge_styles(settings: StyleSettings, rows: list[Row], figure: str) -> list[
             groups=(untrained, "the photograph"),
             below=float(np.log(0.75)),
         ),
-        judge(
+        judge_units(
             "The photograph is still there.",
-            [row["content_ssim"] for row in own],
+            [record["content_ssim"] for record in own],
             figure=figure,
             measure="structural similarity of result and photograph; there: above 0.2",
             groups=(untrained,),
             above=0.2,
         ),
-        judge(
+        judge_units(
             "The trained VGG does not come nearer to the paintings than ranVGG does.",
             log_ratio(pairs),
             figure=figure,

@@ -2,10 +2,11 @@
 
 Claim: at σ = 0.015 the features, losses and layer weights of a purely random network are fixed, up
 to a spread that the channels' number explains, by σ and the picture alone: nothing need be drawn.
-Expect: about a minute on two cores at the default size; theory.png, theory.md, rows.jsonl, and the
-table of ratios. Energies and texture losses agree within about two standard errors; ω comes out
-about a tenth below its prediction, which takes gradients for positive everywhere. Networks scatter
-much, and a layer inherits the scatter of those below, so the z of layers are no independent tests.
+Expect: about a minute on two cores at the default size; theory.png, theory.md, records.jsonl, and
+the table of ratios. Energies and texture losses agree within about two standard errors; ω comes
+out about a tenth below its prediction, which takes gradients for positive everywhere. Networks
+scatter much, and a layer inherits the scatter of those below, so the z of layers are no independent
+tests.
 
 Example:
   python -m randviz.experiments.theory_panel --out_dir=out/theory_panel
@@ -22,12 +23,12 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 
-from randviz.commands.inputs import make_keys
-from randviz.experiments.command import Descent, run_module
+from randviz.commands.inputs import SeedSettings, load_picture, make_keys
 from randviz.host.charts import format_markdown
-from randviz.host.images import load_image, replace_atomically
-from randviz.host.records import Row
-from randviz.host.settings import CommandSettings, setting
+from randviz.host.images import replace_atomically
+from randviz.host.records import Record, Trial
+from randviz.host.settings import setting
+from randviz.host.study import Workload, run_module
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
@@ -59,7 +60,7 @@ PANELS = ("energy", "content_layer_weight", "texture_layer_weight")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(SeedSettings):
     """Settings of the comparison."""
 
     image: str = setting("astronaut", "The picture: a path or a sample.")
@@ -81,11 +82,10 @@ class Settings(CommandSettings):
     )
     image_size: int = setting(32, "Longest side in pixels.", lower_bound=1, upper_bound=64)
     num_networks: int = setting(64, "Independent networks.", lower_bound=2)
-    seed: int = setting(0, "Of all networks together.", lower_bound=0)
-    out_dir: str = setting("out/theory_panel", "Folder for rows, table, plot and record.")
+    out_dir: str = "out/theory_panel"
 
 
-def cells(settings: Settings) -> list[Row]:
+def list_trials(settings: Settings) -> list[Trial]:
     """Each network."""
     return [{"network": number} for number in range(settings.num_networks)]
 
@@ -97,27 +97,27 @@ def predict(settings: Settings) -> dict[str, Prediction]:
 
 
 @functools.cache
-def _load(settings: Settings) -> np.ndarray:
-    return load_image(settings.image, image_size=settings.image_size)
+def _load(settings: Settings) -> Image:
+    return load_picture("image", settings.image, settings.image_size).image
 
 
-def largest(settings: Settings) -> Descent:
+def workload(settings: Settings) -> Workload:
     """Nothing descends, but ω and μ take a gradient for each layer, as a step of a descent does."""
     layers = tuple(predict(settings))
-    image = jnp.asarray(_load(settings))
+    image = _load(settings)
 
     def make_objective() -> Objective:
         params = random_weights(make_keys(settings.seed)[0], NETWORK, last_layer=layers[-1])
         return Inversion(layers[-1]).of(NETWORK.bind(params), image)
 
-    return Descent(make_objective, image, settings.num_networks * 2 * len(layers))
+    return Workload(make_objective, image, settings.num_networks * 2 * len(layers))
 
 
-def measure(settings: Settings, cell: Row) -> Row:
+def measure(settings: Settings, trial: Trial) -> Record:
     """Draws a network and measures it, in numbers that float32 could not hold."""
     layers = tuple(predict(settings))
-    key = jax.random.fold_in(make_keys(settings.seed)[0], cell["network"])
-    found, exponents = jax.device_get(_measure_layers(key, jnp.asarray(_load(settings)), layers))
+    key = jax.random.fold_in(make_keys(settings.seed)[0], trial["network"])
+    found, exponents = jax.device_get(_measure_layers(key, _load(settings), layers))
     return {
         name: {
             layer: float(found[name][layer]) * 2.0 ** (-power * int(exponents[layer]))
@@ -147,12 +147,14 @@ def _measure_layers(
     return found, exponents
 
 
-def compare(settings: Settings, rows: Sequence[Row], name: str, layer: str) -> tuple[float, ...]:
+def compare(
+    settings: Settings, records: Sequence[Record], name: str, layer: str
+) -> tuple[float, ...]:
     """Compares a quantity of one layer with its prediction.
 
     Args:
       settings: of the experiment.
-      rows: [n], two or more.
+      records: [n], two or more.
       name: the quantity, a field of `Prediction`.
       layer: its layer.
 
@@ -161,36 +163,36 @@ def compare(settings: Settings, rows: Sequence[Row], name: str, layer: str) -> t
       standard errors it differs from 1.
     """
     predicted = getattr(predict(settings)[layer], name)
-    ratios = np.array([row[name][layer] for row in rows]) / predicted
+    ratios = np.array([record[name][layer] for record in records]) / predicted
     mean, error = float(ratios.mean()), float(ratios.std(ddof=1) / len(ratios) ** 0.5)
     return mean, error, (mean - 1) / error
 
 
-def plot(settings: Settings, rows: list[Row], folder: pathlib.Path) -> None:
+def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes table and plot, and prints the table."""
-    table = format_tables(settings, rows)
+    table = format_tables(settings, records)
     with replace_atomically(folder / "theory.md") as temporary:
         temporary.write_text(table + "\n")
     with replace_atomically(folder / "theory.png") as temporary:
-        draw_panels(settings, rows).savefig(temporary, dpi=120)
+        draw_panels(settings, records).savefig(temporary, dpi=120)
     print(table)
 
 
-def format_tables(settings: Settings, rows: Sequence[Row]) -> str:
+def format_tables(settings: Settings, records: Sequence[Record]) -> str:
     """Ratios and their z, then the predictions and the spread of the energy, in Markdown."""
     ratios, values = [], []
     for layer, predicted in predict(settings).items():
         ratios.append([layer])
         for name in COMPARED:
-            mean, error, z = compare(settings, rows, name, layer)
+            mean, error, z = compare(settings, records, name, layer)
             ratios[-1] += [f"{mean:.3f} ± {error:.3f}", f"{z:+.1f}"]
-        energies = np.array([row["energy"][layer] for row in rows])
+        energies = np.array([record["energy"][layer] for record in records])
         spread = energies.std(ddof=1) / predicted.energy
         numbers = [f"{getattr(predicted, name):.4g}" for name in COMPARED]
         values.append([layer, *numbers, f"{predicted.spread:.3f}", f"{spread:.3f}"])
     return "\n\n".join(
         [
-            f"Measured / predicted, mean ± standard error over {len(rows)} networks, and z.",
+            f"Measured / predicted, mean ± standard error over {len(records)} networks, and z.",
             format_markdown(
                 ["layer", *(word for name in COMPARED.values() for word in (name, "z"))], ratios
             ),
@@ -202,12 +204,12 @@ def format_tables(settings: Settings, rows: Sequence[Row]) -> str:
     )
 
 
-def draw_panels(settings: Settings, rows: Sequence[Row]) -> matplotlib.figure.Figure:
+def draw_panels(settings: Settings, records: Sequence[Record]) -> matplotlib.figure.Figure:
     """Draws each network as a point beside the predicted line: energy, ω and μ by layer."""
     predictions = predict(settings)
     figure = matplotlib.figure.Figure(figsize=(14, 4.5), layout="constrained")
     for panel, name in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        measured = np.array([list(row[name].values()) for row in rows])
+        measured = np.array([list(record[name].values()) for record in records])
         predicted = [getattr(prediction, name) for prediction in predictions.values()]
         panel.semilogy(measured.T, ".", color="C0", alpha=0.25, markersize=4)
         panel.semilogy(measured.mean(axis=0), "o", color="C0", label="measured, mean")

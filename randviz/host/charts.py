@@ -1,4 +1,4 @@
-"""Summaries of rows as tables and plots."""
+"""Summaries of records as tables and plots."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import matplotlib.figure
 
 
 def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The summary as text: distances in grey levels, one line for each kind, picture and layer."""
+    """The summary as text: distances in grey levels, one line for each group."""
     lines = [
-        f"{'kind':7} {'image':16} {'layer':8} {'n':>5} {'mean':>7} {'95 %':>16} {'median':>7}"
+        f"{'weights':7} {'image':16} {'layer':8} {'n':>5} {'mean':>7} {'95 %':>16} {'median':>7}"
         f" {'min':>7} {'max':>7} {'std':>7} {'psnr':>6}  variance of weights, noise, both"
     ]
     for group in groups:
@@ -21,7 +21,7 @@ def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
             "-" if group[name] is None else f"{group[name]:.2f}" for name in ("std", "median_psnr")
         ]
         lines.append(
-            f"{group['kind']:7} {pathlib.Path(group['image']).name[:16]:16} {group['layer']:8}"
+            f"{group['weights']:7} {pathlib.Path(group['image']).name[:16]:16} {group['layer']:8}"
             f" {group['num_networks'] * group['num_noises']:5} {group['mean']:7.2f} {ends:>16}"
             f" {group['median']:7.2f} {group['min']:7.2f} {group['max']:7.2f} {optional[0]:>7}"
             f" {optional[1]:>6}  {shares}"
@@ -61,12 +61,12 @@ def plot_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
         figsize=(1.5 + 2.2 * len(layers), 1 + 2.4 * len(images)), layout="constrained"
     )
     panels = figure.subplots(len(images), len(layers), squeeze=False)
-    for image, row in zip(images, panels, strict=True):
-        for layer, panel in zip(layers, row, strict=True):
+    for image, line in zip(images, panels, strict=True):
+        for layer, panel in zip(layers, line, strict=True):
             here = [group for group in groups if (group["image"], group["layer"]) == (image, layer)]
             boxes = [
                 {
-                    "label": group["kind"],
+                    "label": group["weights"],
                     "whislo": group["min"],
                     "q1": group["lower_quartile"],
                     "med": group["median"],
@@ -78,5 +78,5 @@ def plot_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
             ]
             panel.bxp(boxes, showmeans=True, showfliers=False, meanprops={"marker": "o"})
             panel.set_title(f"{pathlib.Path(image).name}, {layer}", fontsize="medium")
-        row[0].set_ylabel("distance, grey levels")
+        line[0].set_ylabel("distance, grey levels")
     return figure

@@ -1,5 +1,6 @@
 """Several processes that are one JAX, on one machine or on many."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -7,22 +8,36 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from randviz.host.settings import setting
 from randviz.types import UserError
 
 Prepared = TypeVar("Prepared")
 
 
-def join_processes(address: str, num_processes: int, process_id: int) -> None:
-    """Makes one JAX of several processes, if there are several.
+@dataclasses.dataclass(frozen=True)
+class ProcessSettings:
+    """Settings of a command that several processes can run together."""
 
-    Args:
-      address: host:port of the first process, or "" to ask the cluster.
-      num_processes: how many; 1 and no address is a process alone, -1 asks the cluster.
-      process_id: this one's number; -1 asks the cluster.
+    coordinator_address: str = setting(
+        "", "Where several processes meet: host:port of the first. Empty: as the cluster says."
+    )
+    num_processes: int = setting(
+        1,
+        "How many processes take part; -1 asks the cluster (Slurm, TPU pod, MPI).",
+        lower_bound=-1,
+    )
+    process_id: int = setting(
+        -1, "Which of them this is, from 0; -1 asks the cluster.", lower_bound=-1
+    )
+
+
+def join_processes(settings: ProcessSettings) -> None:
+    """Makes one JAX of several processes, if there are several.
 
     Raises:
       UserError: if the address is no host:port, or the processes cannot meet.
     """
+    address, num_processes = settings.coordinator_address, settings.num_processes
     if not address and num_processes == 1:
         return
     if address and ":" not in address:
@@ -31,7 +46,7 @@ def join_processes(address: str, num_processes: int, process_id: int) -> None:
         jax.distributed.initialize(
             address or None,
             num_processes if num_processes > 0 else None,
-            process_id if process_id >= 0 else None,
+            settings.process_id if settings.process_id >= 0 else None,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
@@ -53,6 +68,8 @@ def together(prepare: Callable[[], Prepared]) -> Prepared:
     Raises:
       UserError: its own, or one that names the process that failed.
     """
+    if jax.process_count() == 1:
+        return prepare()
     error = result = None
     try:
         result = prepare()
@@ -64,3 +81,10 @@ def together(prepare: Callable[[], Prepared]) -> Prepared:
     if failed.any():
         raise UserError(f"process {np.argmax(failed)} stopped, and says why.")
     return result
+
+
+def broadcast(values: np.ndarray) -> np.ndarray:
+    """The first process's array, in every process."""
+    if jax.process_count() == 1:
+        return values
+    return multihost_utils.broadcast_one_to_all(values)

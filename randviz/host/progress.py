@@ -9,6 +9,7 @@ import rich.console
 import rich.progress
 
 _LOG_SECONDS = 10.0
+_displays: list[rich.progress.Progress] = []  # the one on the terminal, which nested ones share
 
 
 class Progress:
@@ -57,8 +58,13 @@ class Progress:
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[details]}"),
             )
-            self.bar = rich.progress.Progress(*columns, console=self.console)
-            self.bar.start()
+            if not _displays:
+                display = rich.progress.Progress(*columns, console=self.console)
+                display.start()
+            else:
+                display = _displays[-1]
+            _displays.append(display)
+            self.bar = display
             self.task = self.bar.add_task(
                 self.label, total=self.total, completed=self.first, details="compiling"
             )
@@ -66,7 +72,11 @@ class Progress:
 
     def __exit__(self, *exception) -> None:
         if self.bar:
-            self.bar.stop()
+            _displays.pop()
+            if _displays:
+                self.bar.remove_task(self.task)
+            else:
+                self.bar.stop()
 
     def report(self, done: int, details: str = "") -> None:
         """Reports how much is done.

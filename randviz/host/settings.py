@@ -23,7 +23,11 @@ from randviz.types import UserError
 Settings = TypeVar("Settings")
 
 # Flags that were called otherwise in earlier versions and are still read: {old: new}.
-_OLD_FLAGS = {"reading": "gradient_reduction", "style_shares": "style_blend_weights"}
+_OLD_FLAGS = {
+    "reading": "gradient_reduction",
+    "style_shares": "style_blend_weights",
+    "num_samples": "num_networks",
+}
 
 
 def setting(
@@ -35,6 +39,8 @@ def setting(
     upper_bound: float | None = None,
 ) -> Any:
     """Describes one field of a settings class.
+
+    A subclass that has another default only repeats the name: `num_steps: int = 200`.
 
     Args:
       default: of the flag; its type chooses the flag's: bool, int, float, str, or tuple for a
@@ -58,6 +64,30 @@ class CommandSettings:
     dry_run: bool = setting(
         False, "Only says how much memory and time it would take, after a few steps to measure."
     )
+    out_dir: str = setting("out", "Folder for everything that is written.")
+
+
+def list_fields(settings_class: type) -> list[dataclasses.Field]:
+    """The fields of a settings class, each with the description that it has where it first stands.
+
+    Args:
+      settings_class: a data class of `setting` fields.
+
+    Returns:
+      Fields with `default` and `metadata`.
+    """
+    found = []
+    for field in dataclasses.fields(settings_class):
+        declared = (
+            vars(base)["__dataclass_fields__"].get(field.name)
+            for base in settings_class.__mro__
+            if "__dataclass_fields__" in vars(base)
+        )
+        described = next(other for other in declared if other is not None and other.metadata)
+        copy = dataclasses.field(default=field.default, metadata=described.metadata)
+        copy.name = field.name
+        found.append(copy)
+    return found
 
 
 def list_values(settings: Any, *excluded_fields: str) -> dict[str, Any]:
@@ -89,7 +119,7 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
       UserError: for an unknown flag, a bad value, or a word that is no flag.
     """
     values = flags.FlagValues()
-    for field in dataclasses.fields(settings_class):
+    for field in list_fields(settings_class):
         _define_flag(field, values)
     for old, new in _OLD_FLAGS.items():
         if new in values:
@@ -132,9 +162,7 @@ def describe_flags(settings_class: type) -> str:
     """The flags of a settings class with defaults and meanings, as text for `--help`."""
     lines = []
     own = inspect.get_annotations(settings_class)
-    for field in sorted(
-        dataclasses.fields(settings_class), key=lambda field: field.name not in own
-    ):
+    for field in sorted(list_fields(settings_class), key=lambda field: field.name not in own):
         default = field.default
         if isinstance(default, tuple):
             default = ",".join(default)

@@ -19,6 +19,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from randviz.descent.descent import minimize
+from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
@@ -113,7 +114,7 @@ class Reconstruction(NamedTuple):
       image: [H, W, 3], not clipped.
       feature_error: ‖F(x) - F(x0)‖ / ‖F(x0)‖.
       evaluations: int32, how often value and gradient were computed.
-      failed_steps: int32, how many steps led nowhere.
+      failed_steps: int32, how many steps made no progress.
     """
 
     image: Image
@@ -123,16 +124,15 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    key: Key, network: Network, params: Params, image: Image, *, layer: str, num_steps: int
+    key: Key, extractor: Extractor, image: Image, *, layer: str, num_steps: int
 ) -> Reconstruction:
     """Rebuilds an image from its features in one layer and says how well they are matched.
 
     Args:
       key: of the noise that the descent starts from.
-      network: the architecture.
-      params: its weights down to the layer.
+      extractor: whose features are matched.
       image: [H, W, 3], RGB in [0, 1].
-      layer: whose features are matched.
+      layer: of the features.
       num_steps: T.
 
     Returns:
@@ -141,10 +141,10 @@ def reconstruct(
     Raises:
       UserError: for an unknown layer, or an image that does not reach it.
     """
-    objective = Inversion(layer).of(network.bind(params), image)
+    objective = Inversion(layer).of(extractor, image)
     start = sample_noise_image(key, image.shape[:2], std=NOISE_STD)
     found, trace = minimize(objective, start, num_steps=num_steps)
-    # In the objective's gauge, where the squares of small features do not vanish.
+    # With the objective's rescaled weights, so that the squares of small features do not vanish.
     (term,) = objective.parts["content"].terms
     matched = objective.extractor(found, term.layer)[term.layer]
     error = jnp.linalg.norm(matched - term.target)
@@ -187,19 +187,19 @@ def reconstruct_through(
     params: Params,
     image: Image,
     *,
-    noise: int | Array,
+    noises: Array,
     layer: str,
     num_steps: int,
     mesh: Mesh,
 ) -> Reconstruction:
-    """Rebuilds an image through each of several networks, all starting from the same noise.
+    """Rebuilds an image through each of several networks.
 
     Args:
       noise_key: of all noises; noise m is drawn from `fold_in(noise_key, m)`.
       network: the architecture.
       params: [N, ...] each, from `make_networks`.
       image: [H, W, 3], RGB in [0, 1].
-      noise: m.
+      noises: [N], int32, the number m of the noise that each descent starts from.
       layer: whose features are matched.
       num_steps: T.
       mesh: the devices, one axis called `AXIS`.
@@ -211,18 +211,24 @@ def reconstruct_through(
     Raises:
       UserError: for an unknown layer, or an image that does not reach it.
     """
-    key = jax.random.fold_in(noise_key, noise)
 
-    def work(key, params, image):
+    def work(key, noises, params, image):
         # One after another: a device is filled by one descent on a picture of useful size, and
         # under vmap all would wait for the longest line search.
-        each = functools.partial(
-            reconstruct, key, network, image=image, layer=layer, num_steps=num_steps
-        )
-        return lax.map(lambda own: each(params=own), params)
+        def each(own):
+            noise, params = own
+            return reconstruct(
+                jax.random.fold_in(key, noise),
+                network.bind(params),
+                image,
+                layer=layer,
+                num_steps=num_steps,
+            )
 
-    specs = (_ALL_THE_SAME, _EACH_ITS_OWN, _ALL_THE_SAME)
-    return _shard(work, mesh, specs)(key, params, image)
+        return lax.map(each, (noises, params))
+
+    specs = (_ALL_THE_SAME, _EACH_ITS_OWN, _EACH_ITS_OWN, _ALL_THE_SAME)
+    return _shard(work, mesh, specs)(noise_key, noises, params, image)
 
 
 def _shard(function, mesh: Mesh, specs):
@@ -234,32 +240,34 @@ def _shard(function, mesh: Mesh, specs):
     )
 
 
-def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Describes the distances of a population, for each kind, image and layer.
+def summarize(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Describes the distances of a population, for each kind of weights, image and layer.
 
     Args:
-      rows: with "kind", "network", "noise", "image", "layer" and the measures "distance", "psnr",
-        "ssim" and "feature_error", the last three None where there is none. In each group every
-        noise has met every network.
+      records: with the measures "distance", "psnr", "ssim" and "feature_error", the last three
+        None where there is none; and a "trial" with "weights" (the kind), "network", "noise",
+        "image" and "layer". In each group every noise has met every network.
 
     Returns:
-      One dictionary for each group, in the order in which they first appear: "kind", "image",
+      One dictionary for each group, in the order in which they first appear: "weights", "image",
       "layer", what `describe` says of the distances, and the medians of the other measures.
     """
     groups: dict[tuple, dict] = {}
-    for row in rows:
-        group = groups.setdefault((row["kind"], row["image"], row["layer"]), {})
-        group[row["network"], row["noise"]] = row
+    names = ("weights", "image", "layer")
+    for record in records:
+        trial = record["trial"]
+        group = groups.setdefault(tuple(trial[name] for name in names), {})
+        group[trial["network"], trial["noise"]] = record
     return [
         {
-            **dict(zip(("kind", "image", "layer"), names, strict=True)),
+            **dict(zip(names, values, strict=True)),
             **describe(_tabulate(group)),
             **{
-                f"median_{measure}": _median([row[measure] for row in group.values()])
+                f"median_{measure}": _median([record.get(measure) for record in group.values()])
                 for measure in ("psnr", "ssim", "feature_error")
             },
         }
-        for names, group in groups.items()
+        for values, group in groups.items()
     ]
 
 

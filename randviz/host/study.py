@@ -1,0 +1,208 @@
+"""Studies: trials are measured, kept as records, and plotted from them.
+
+A trial is the smallest piece worth losing: its record is kept as soon as it is measured, so a study
+can be stopped at any moment and goes on after its last good record. What the records say about the
+paper's sentences goes to claims.json.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from randviz.descent.solver import Objective
+from randviz.host.estimate import check_resources
+from randviz.host.processes import ProcessSettings, broadcast, join_processes, together
+from randviz.host.progress import Progress
+from randviz.host.records import Record, Records, Trial
+from randviz.host.runs import Stopped, prepare_folder, write_record
+from randviz.host.settings import list_values, run_command
+from randviz.types import Image, UserError
+
+# Which file trained weights come from stands in the records of those weights.
+EXCLUDED_FIELDS = ("out_dir", "trained_weights", "alexnet_weights")
+
+
+class Workload(NamedTuple):
+    """The largest descent of a study, by which its memory and time are estimated.
+
+    Attributes:
+      make_objective: makes its objective.
+      start: [H, W, 3], where it starts.
+      num_steps: of all descents of the study together.
+      num_together: how many descents share one program.
+    """
+
+    make_objective: Callable[[], Objective]
+    start: Image
+    num_steps: int
+    num_together: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The parts of a study; `settings` is an instance of its settings class.
+
+    Attributes:
+      name: for messages and run.json.
+      list_trials: settings → what is to be measured, each a dictionary of plain values.
+      measure: (settings, trials of a batch, records so far) → what is added to each trial's record,
+        plain values too.
+      plot: (settings, records, folder) → None; reads records and what `measure` left in the folder,
+        and may print.
+      judge: (settings, records) → claims (`experiments.claims.Claim`), where the study has some.
+      workload: settings → the largest descent, for studies that can be estimated.
+      describe: settings → what the records depend on beside the settings, plain values.
+      list_batches: (settings, trials) → batches of trials that are measured together.
+      excluded_fields: names of settings that no record depends on.
+    """
+
+    name: str
+    list_trials: Callable[[Any], list[Trial]]
+    measure: Callable[[Any, Sequence[Trial], Sequence[Record]], Sequence[Record]]
+    plot: Callable[[Any, list[Record], pathlib.Path], None]
+    judge: Callable[[Any, list[Record]], Sequence[NamedTuple]] | None = None
+    workload: Callable[[Any], Workload] | None = None
+    describe: Callable[[Any], Mapping[str, Any]] = lambda settings: {}
+    list_batches: Callable[[Any, list[Trial]], Iterable[list[Trial]]] = lambda settings, trials: [
+        [trial] for trial in trials
+    ]
+    excluded_fields: tuple[str, ...] = EXCLUDED_FIELDS
+
+
+def one_by_one(measure: Callable[[Any, Trial], Record]) -> Callable:
+    """A study's `measure` that takes trials one after another.
+
+    Args:
+      measure: (settings, trial) → what is added to its record.
+    """
+    return lambda settings, trials, records: [measure(settings, trial) for trial in trials]
+
+
+def gather(module: ModuleType) -> Study:
+    """The study that a module makes up.
+
+    Args:
+      module: with `list_trials`, `measure` of one trial and `plot`; `judge`, `workload` and
+        `describe` if it has them.
+    """
+    optional = ("judge", "workload", "describe")
+    return Study(
+        name=module.__spec__.name.rpartition(".")[2],
+        list_trials=module.list_trials,
+        measure=one_by_one(module.measure),
+        plot=module.plot,
+        **{name: getattr(module, name) for name in optional if hasattr(module, name)},
+    )
+
+
+def run_module(module: ModuleType, argv: Sequence[str], study: Study | None = None) -> int:
+    """Runs the study of a module from the command line; returns its exit code.
+
+    Args:
+      module: with `Settings`.
+      argv: the arguments.
+      study: what it is, if `gather` cannot find it.
+    """
+    run = lambda settings: run_study(study or gather(module), settings)
+    name = module.__spec__.name.replace(".commands.", " ")
+    return run_command(name, module.Settings, run, argv, module.__doc__)
+
+
+def run_study(study: Study, settings: Any) -> None:
+    """Measures the trials that have no record, plots, and judges; or says what it would take.
+
+    All processes of a study measure, the first one writes.
+
+    Raises:
+      UserError: if the study does not fit into memory, or its folder cannot be written or holds
+        records of other settings.
+      Stopped: if the user stopped it.
+    """
+    if isinstance(settings, ProcessSettings):
+        join_processes(settings)
+    trials, metadata = together(lambda: _plan(study, settings))
+    if settings.dry_run:
+        _check_resources(study, settings)
+        return
+    is_first = jax.process_index() == 0
+    records = together(lambda: Records(settings.out_dir, metadata) if is_first else None)
+    done = records.missing(trials) if records else []
+    missing = broadcast(np.array([trial in done for trial in trials], bool))
+    missing = [trial for trial, is_missing in zip(trials, missing, strict=True) if is_missing]
+    if missing:
+        together(lambda: _check_resources(study, settings))
+        together(lambda: prepare_folder(settings.out_dir) if is_first else None)
+    try:
+        _measure(study, settings, missing, len(trials), records)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on after the last record.") from None
+    if records:
+        _conclude(study, settings, trials, records)
+
+
+def _plan(study: Study, settings: Any) -> tuple[list[Trial], dict[str, Any]]:
+    trials = study.list_trials(settings)
+    metadata = {
+        "study": study.name,
+        "settings": list_values(settings, *study.excluded_fields),
+        **study.describe(settings),
+    }
+    return trials, metadata
+
+
+def _measure(
+    study: Study, settings: Any, missing: list[Trial], total: int, records: Records | None
+) -> None:
+    done = total - len(missing)
+    with Progress(study.name, total, done, unit="trial", silent=records is None) as progress:
+        for batch in study.list_batches(settings, missing):
+            found = study.measure(settings, batch, records.records if records else ())
+            if records:
+                for trial, record in zip(batch, found, strict=True):
+                    records.append({"trial": trial, **record})
+            done += len(batch)
+            details = " ".join(str(value) for value in batch[0].values())
+            progress.report(done, details + f" and {len(batch) - 1} more" * (len(batch) > 1))
+
+
+def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records) -> None:
+    # Records that were not asked for this time, as a trained network's when its file is not at
+    # hand, are results all the same.
+    places = {json.dumps(trial): place for place, trial in enumerate(trials)}
+    in_order = sorted(
+        records.records, key=lambda record: places.get(json.dumps(record["trial"]), len(trials))
+    )
+    files = {record["weights_sha256"] for record in in_order if "weights_sha256" in record}
+    if len(files) > 1:
+        raise UserError(
+            f"{records.folder} holds records of {len(files)} files of trained weights; choose"
+            " another --out_dir."
+        )
+    print(f"{study.name}: {len(in_order)} records in {records.folder}")
+    if study.judge:
+        claims = study.judge(settings, in_order)
+        saved = [claim._asdict() for claim in claims]
+        write_record(records.folder / "claims.json", {"claims": saved})
+        for claim in claims:
+            print(f"{study.name}: {claim.verdict}: {claim.statement} ({claim.why})")
+    study.plot(settings, in_order, records.folder)
+
+
+def _check_resources(study: Study, settings: Any) -> None:
+    """Refuses what will not fit into memory, and tells what it would take if that was asked for."""
+    if study.workload:
+        workload = study.workload(settings)
+        check_resources(
+            study.name,
+            workload.make_objective,
+            workload.start,
+            num_steps=workload.num_steps,
+            dry_run=settings.dry_run,
+            num_together=workload.num_together,
+        )
