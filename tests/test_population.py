@@ -220,12 +220,11 @@ def test_a_given_network_varies_with_the_noise_only(tmp_path, small):
     ).signed(make_keys(5)[0])  # fmt: skip
     words = ["--kinds=given,random", f"--network={format_recipe(recipe)}", "--num_noises=3"]
     assert small(tmp_path, *words, "--num_networks=2") == 0
-    given = [record for record in records_of(tmp_path) if record["kind"] == "given"]
-    assert [(record["network"], record["noise"]) for record in given] == [
-        (0, m) for m in range(3)
-    ] * 2
+    trials = [record["trial"] for record in records_of(tmp_path)]
+    given = [trial for trial in trials if trial["weights"] == "given"]
+    assert [(trial["network"], trial["noise"]) for trial in given] == [(0, m) for m in range(3)] * 2
     group = json.loads((tmp_path / "summary.json").read_text())["groups"][0]
-    assert group["kind"] == "given" and group["variance"] is None
+    assert group["weights"] == "given" and group["variance"] is None
     # With one network the noises are what is resampled.
     assert group["mean_interval"] == pytest.approx([group["min"], group["max"]])
 

@@ -19,7 +19,7 @@ from randviz.commands.network_choice import Choice, NetworkSettings, choose_both
 from randviz.descent.solver import Objective
 from randviz.host.images import load_image, save_image
 from randviz.host.quality import compare_images, correlate_contours
-from randviz.host.records import Record, Trial
+from randviz.host.records import Record, Trial, name_trial
 from randviz.host.runs import Stage, delete_checkpoint, descend, prepare_folder
 from randviz.host.settings import list_values
 from randviz.host.study import EXCLUDED_FIELDS, Workload
@@ -227,7 +227,7 @@ def descend_trial(
         start,
         folder=folder,
         metadata=metadata,
-        label=" ".join(str(value) for value in trial.values()),
+        label=name_trial(trial),
         **options,
     )
     save_image(picture_path(folder, trial), run.image)

@@ -13,6 +13,18 @@ Trial = dict[str, Any]  # names one measurement, plain values
 Record = dict[str, Any]  # what was measured, and its trial under "trial"
 
 
+def name_trial(trial: Trial) -> str:
+    """A trial in words, for messages.
+
+    Example:
+      >>> name_trial({"network": 3, "layer": "pool1"})
+      'network 3 pool1'
+    """
+    return " ".join(
+        value if isinstance(value, str) else f"{name} {value}" for name, value in trial.items()
+    )
+
+
 class Records:
     """The records of a folder, `records.jsonl`, beside what they depend on, `run.json`.
 

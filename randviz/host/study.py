@@ -19,7 +19,7 @@ from randviz.descent.solver import Objective
 from randviz.host.estimate import check_resources
 from randviz.host.processes import ProcessSettings, broadcast, join_processes, together
 from randviz.host.progress import Progress
-from randviz.host.records import Record, Records, Trial
+from randviz.host.records import Record, Records, Trial, name_trial
 from randviz.host.runs import Stopped, prepare_folder, write_record
 from randviz.host.settings import list_values, run_command
 from randviz.types import Image, UserError
@@ -138,10 +138,10 @@ def run_study(study: Study, settings: Any) -> None:
     if missing:
         together(lambda: _check_resources(study, settings))
         together(lambda: prepare_folder(settings.out_dir) if is_first else None)
-    try:
-        _measure(study, settings, missing, len(trials), records)
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on after the last record.") from None
+        try:
+            _measure(study, settings, missing, len(trials), records)
+        except KeyboardInterrupt:
+            raise Stopped("stopped; the same command goes on after the last record.") from None
     if records:
         _conclude(study, settings, trials, records)
 
@@ -167,8 +167,8 @@ def _measure(
                 for trial, record in zip(batch, found, strict=True):
                     records.append({"trial": trial, **record})
             done += len(batch)
-            details = " ".join(str(value) for value in batch[0].values())
-            progress.report(done, details + f" and {len(batch) - 1} more" * (len(batch) > 1))
+            more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+            progress.report(done, name_trial(batch[0]) + more)
 
 
 def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records) -> None:
