@@ -58,6 +58,7 @@ def derivatives(f, fixed, x, kernel, x_tangent, kernel_tangent):
         {"convolution": "direct", "padding_mode": "periodic"},
         {"convolution": "winograd"},
         {"convolution": "winograd", "padding": 0},
+        {"convolution": "fft", "size": 5, "padding": 1},
         {"size": 3, "stride": 2, "groups": 2, "padding_mode": "reflect"},
         {"size": 5, "padding": 1, "stride": 3},
     ],
@@ -84,7 +85,7 @@ def test_derivatives_are_those_of_the_sum_of_taps(options):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("convolution", ["direct", "winograd"])
+@pytest.mark.parametrize("convolution", ["direct", "winograd", "fft"])
 def test_hessian_vector_products_in_loops_and_on_devices(convolution):
     xs, kernel = draw(2, 6, 5, 3), draw(3, 3, 3, 3) / 4
     gradient = jax.grad(lambda x: jnp.sum(convolve(x, kernel, convolution=convolution) ** 3))

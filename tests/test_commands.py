@@ -14,9 +14,10 @@ import pytest
 from PIL import Image as Pillow
 
 from randviz.__main__ import COMMANDS, main
-from randviz.commands import demo, descent, select
+from randviz.commands import demo, descent, select, style
 from randviz.commands.network_choice import load_recipe
 from randviz.host.images import load_image
+from randviz.host.settings import parse_flags
 from randviz.networks.catalog import NETWORKS
 from randviz.search.recipe import format_recipe
 from randviz.types import UserError
@@ -43,6 +44,7 @@ def files(tmp_path):
     (tmp_path / "half.jpg").write_bytes(half[: len(half) // 2])
     Pillow.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     Pillow.new("RGB", (20, 16)).save(tmp_path / "black.png")
+    Pillow.effect_noise((400, 8), 50).save(tmp_path / "strip.png")
     (tmp_path / "file").write_text("")
     return tmp_path
 
@@ -112,6 +114,60 @@ def test_options_reach_the_picture(tmp_path):
         assert index == 0 or np.abs(picture - plain).max() > 1 / 255, option
 
 
+def test_drawn_anew_from_coarse_to_fine(tmp_path, monkeypatch, capsys):
+    words = [
+        *TEXTURE, "--layers=conv1_1", "--statistic=sliced_wasserstein", "--redraw", "--min_size=8",
+        "--num_scales=2", "--num_steps=6", "--save_every=2",
+    ]  # fmt: skip
+    assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["schedule"] == {"sizes": [8, 16], "steps": [4, 2]}
+    assert len(record["losses"]) == 6 == record["evaluations"]
+    sizes = [load_image(tmp_path / "whole" / f"out{name}.png").shape for name in ("_00002", "")]
+    assert sizes == [(8, 8, 3), (16, 16, 3)]
+    saved = descent.save_image
+
+    def save_and_stop(path, image):
+        saved(path, image)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(descent, "save_image", save_and_stop)
+        assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 130
+        assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 130
+    assert "after step 4 of 6; the same command goes on" in capsys.readouterr().err
+    assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 0
+    whole, parts = ((tmp_path / name / "out.png").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_a_style_keeps_its_colours_at_every_scale(tmp_path):
+    words = [*STYLE, "--original_colors", "--scale_sizes=8,16", "--scale_steps=2,1"]
+    assert main([*words, "--save_every=2", f"--out_dir={tmp_path}"]) == 0
+    assert load_image(tmp_path / "out_00002.png").shape[1] == 8
+    assert load_image(tmp_path / "out.png").shape[1] == 16
+
+
+def test_the_home_folder_is_found_and_inputs_are_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photograph = tmp_path / "me.png"
+    Pillow.effect_noise((20, 16), 50).convert("RGB").save(photograph)
+    before = photograph.read_bytes()
+    words = ["invert", "--image=~/me.png", "--layer=conv1_2", *SMALL]
+    assert main([*words, "--out_dir=~/out"]) == 0
+    assert (tmp_path / "out" / "out.png").exists()
+    assert main([*words, "--out_dir=~/out", "--output_image=~/./me.png"]) == 2
+    assert "me.png is a picture that is read here" in capsys.readouterr().err
+    assert photograph.read_bytes() == before
+
+
+def test_flags_under_their_old_names_are_read():
+    words = ["--reading=abs_mean", "--style_shares=2,1"]
+    settings = parse_flags(style.Settings, words)
+    assert settings.gradient_reduction == "abs_mean"
+    assert settings.style_blend_weights == ("2", "1")
+
+
 def test_texture_of_another_size_and_place(tmp_path):
     words = [*TEXTURE, "--output_size=20x12", f"--out_dir={tmp_path}"]
     assert main([*words, f"--output_image={tmp_path / 'deep' / 'wide.jpg'}"]) == 0
@@ -159,6 +215,36 @@ def test_texture_of_another_size_and_place(tmp_path):
             "style --content_image=chelsea --style_image=coffee --style_blend_weights=nan",
             "style_blend_weights",
         ),
+        ("texture --texture_image=gravel --image_size=16 --scale_sizes=8,12", "ends at 12"),
+        (
+            "texture --texture_image=gravel --image_size=16 --scale_sizes=8,16 --min_size=8",
+            "--scale_sizes takes the place",
+        ),
+        ("texture --texture_image=gravel --image_size=16 --scale_sizes=a,16", "whole numbers"),
+        ("texture --texture_image=gravel --image_size=16 --min_size=99", "99"),
+        (
+            "texture --texture_image=gravel --image_size=16 --min_size=8 --scale_steps=1",
+            "one number of steps",
+        ),
+        (
+            "invert --image=chelsea --image_size=24 --min_size=2 --layer=pool1",
+            "first scale, 2×1, the image is 2×1 pixels, too small for layer 'pool1'",
+        ),
+        (
+            "texture --texture_image=gravel --image_size=16 --layers=conv1_1 --redraw"
+            " --solver=jaxopt",
+            "averaged_adam",
+        ),
+        (
+            "style --content_image=chelsea --style_image=gravel --image_size=16"
+            " --content_layers=conv1_1 --style_layers=conv1_1 --statistic=features",
+            "position by position",
+        ),
+        (
+            "invert --image={}/strip.png --image_size=32 --layer=pool4",
+            "strip.png (400×8 pixels): as it is resized, the image is 32×1",
+        ),
+        ("invert --image=~/nowhere.png", "/nowhere.png does not exist"),
         ("paint", "paint"),
     ],
 )

@@ -472,3 +472,28 @@ def test_a_file_is_replaced_only_at_the_end_of_the_block(tmp_path):
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["run.json"]
     assert path.stat().st_mode == mode  # not readable by its owner only
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
+def test_pictures_of_whole_numbers_are_not_saved_as_something_else(tmp_path, kind):
+    with explained("a.png", np.dtype(kind), "divide 0 to 255 by 255"):
+        save_image(tmp_path / "a.png", PIXELS.astype(kind))
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_pictures_in_0_to_255_are_not_saved_as_white(tmp_path):
+    with explained("a.png", "divide 0 to 255 by 255"):
+        save_image(tmp_path / "a.png", PIXELS.astype(np.float32))
+    # A descent may leave the range, even far, here and there.
+    image = PIXELS.astype(np.float16) / 255
+    image[0] = 70
+    save_image(tmp_path / "a.png", image)
+    assert load_image(tmp_path / "a.png")[0].min() == 1
+
+
+def test_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_image("~/a.png", PIXELS / 255)
+    np.testing.assert_array_equal(load_image("~/a.png"), load_image(tmp_path / "a.png"))
+    with explained(f"{tmp_path}/b.png does not exist"):
+        load_image("~/b.png")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixing import MIXING
 
 import randviz as rv
 from randviz.descent import descent
@@ -143,14 +144,12 @@ METHODS = ("jaxopt", "optax", "averaged_adam", "redrawn")
 
 
 @pytest.fixture(scope="module")
-def scales(tiny, params, image):
+def scales(image):
     """{method: (stages, solver)}, whose objectives are made once and kept."""
-    network = tiny.bind(params)
-    fixed = rv.Texture(layers=("conv1_1",)).of(network, image)
+    fixed = rv.Texture(layers="first").of(MIXING, image)
     statistic = rv.SlicedWasserstein(num_directions=4)
-    drawn = rv.Redrawn(
-        jax.random.key(3), network, rv.Texture(layers=("conv1_1",), statistic=statistic), (image,)
-    )
+    task = rv.Texture(layers="first", statistic=statistic)
+    drawn = rv.Redrawn(jax.random.key(3), MIXING, task, (image,))
 
     def make(objective):
         stages = zip(SHAPES, STEPS, strict=True)

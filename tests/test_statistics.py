@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
+from mixing import MIXING
 from scipy.stats import wasserstein_distance
 
 import randviz as rv
@@ -305,24 +305,6 @@ def test_degrees_are_those_of_homogeneity():
                 assert abs(degrees - round(degrees)) > 1e-3, name
 
 
-@struct.dataclass
-class Mixing(rv.Extractor):
-    """Mixes colours, and does so again: little to compile."""
-
-    name = "mixing"
-    layer_names = ("first", "second")
-    mixture: jax.Array
-
-    def compute(self, image, layers):
-        first = jax.nn.relu(image @ self.mixture)
-        return {"first": first, "second": first @ self.mixture.T}
-
-
-@pytest.fixture(scope="module")
-def mixing():
-    return Mixing(rng.normal(size=(3, 6)).astype(np.float32))
-
-
 @jax.jit
 def serve(texture, style, extractor, image, other):
     """A texture and a style of the left half of a picture, at home, elsewhere and enlarged."""
@@ -343,13 +325,13 @@ def serve(texture, style, extractor, image, other):
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_every_statistic_serves_textures_and_styles(name, mixing, image, other_image):
+def test_every_statistic_serves_textures_and_styles(name, image, other_image):
     texture = rv.Texture(layers="first", statistic=STATISTICS[name])
     style = rv.Style(
         content_layers="first", style_layers="first", style_statistic=STATISTICS[name],
         content_weight=0.0, style_weight=3.0, tv_weight=0.0,
     )  # fmt: skip
-    found = serve(texture, style, mixing, image, other_image)
+    found = serve(texture, style, MIXING, image, other_image)
     loss = float(found["other"][0])
     assert 0 <= float(found["home"]) < 1e-3 * loss
     for value, slope in (found["other"], found["style"]):
@@ -362,28 +344,28 @@ def test_every_statistic_serves_textures_and_styles(name, mixing, image, other_i
     assert 0 <= float(found["larger"]) < small * loss
 
 
-def test_features_of_other_sizes_are_refused(mixing, image):
-    objective = rv.Texture(layers="first", statistic=rv.Features()).of(mixing, image)
+def test_features_of_other_sizes_are_refused(image):
+    objective = rv.Texture(layers="first", statistic=rv.Features()).of(MIXING, image)
     with pytest.raises(UserError, match=r"position by position.*\(8, 12, 6\).*\(12, 16, 6\)"):
         objective(image[:8, :12])
     style = rv.Style(content_layers="first", style_layers="first", style_statistic=rv.Features())
     with pytest.raises(UserError, match="position by position"):
-        style.of(mixing, image, [image, image[:8, :12]])
+        style.of(MIXING, image, [image, image[:8, :12]])
 
 
-def test_random_statistics_need_a_key_and_words_must_be_known(mixing, image):
+def test_random_statistics_need_a_key_and_words_must_be_known(image):
     with pytest.raises(UserError, match="CosineMeans.*key"):
-        rv.Texture(layers="first", statistic=rv.CosineMeans()).of(mixing, image)
+        rv.Texture(layers="first", statistic=rv.CosineMeans()).of(MIXING, image)
     with pytest.raises(UserError, match="cubed.*squared or absolute"):
         rv.Gram(distance="cubed")
     with pytest.raises(UserError, match="median.*gram"):
         find_statistic("median")
 
 
-def test_each_layer_draws_its_own_random_parts(mixing, image):
+def test_each_layer_draws_its_own_random_parts(image):
     layers = ("first", "second")
     make = jax.jit(
-        lambda image: make_terms(mixing, [image], layers, rv.CosineMeans(), key=jax.random.key(0))
+        lambda image: make_terms(MIXING, [image], layers, rv.CosineMeans(), key=jax.random.key(0))
     )
     first, second = (np.asarray(term.statistic.frequencies) for term in make(image))
     assert np.all(first[:3] != second)

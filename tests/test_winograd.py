@@ -122,6 +122,12 @@ def test_the_method_is_chosen_by_size_channels_word_and_platform():
     assert choose(large, wide, stride=2, convolution="winograd") == "direct"
     assert choose(large, wide, groups=2, convolution="winograd") == "direct"
     assert choose(large, (5, 5, 128, 128), convolution="winograd") == "direct"
+    for few in ((11, 11, 3, 128), (55, 55, 128, 3)):
+        assert choose((64, 64, few[2]), few) == "fft"
+        assert choose((64, 64, few[2]), few, stride=4, convolution="fft") == "direct"
+        assert choose((64, 64, few[2]), few, platform="gpu") == "direct"
+    assert choose((64, 64, 3), (7, 7, 3, 128)) == choose(large, (11, 11, 128, 128)) == "direct"
+    assert choose((64, 64, 3), (7, 7, 3, 128), convolution="fft") == "fft"
     assert choose(large, wide, platform="gpu") == "direct"
     assert choose(large, wide, platform="gpu", convolution="winograd") == "winograd"
 

@@ -74,8 +74,8 @@ class NetworkSettings(SeedSettings):
     )
     convolution: str = setting(
         "auto",
-        "How convolutions are computed: direct, winograd, or what is faster on this machine. The"
-        " results differ by rounding only.",
+        "How convolutions are computed: direct, winograd, fft, or what is fastest on this machine."
+        " The results differ by rounding only.",
         choices=CONVOLUTIONS,
     )
     padding: str = setting(

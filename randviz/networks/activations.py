@@ -84,7 +84,7 @@ def rescale_filters(network: Network, params: Params, scales: Mapping[str, Array
             " skip connections, parallel layers or activation would notice; leave its weights as"
             " they are."
         )
-    rescaled, incoming = {}, jnp.ones(3)
+    rescaled, incoming = {}, jnp.ones(3, jnp.float32)
     for layer in walk_layers(network.layers):
         if layer.name not in params:
             continue

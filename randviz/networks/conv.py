@@ -5,7 +5,8 @@ XLA:CPU runs the input gradient that autodiff derives (a convolution with dilate
 operands) two to four times slower than outside a loop, and a descent is a loop. The same gradient
 written as an ordinary forward convolution, with the kernel flipped in space and transposed in
 channels, is equally fast in both places. And where it pays, both are computed by Winograd's
-method. A descent, whose kernels are fixed, flips and transforms them once and passes them along.
+method or by Fourier transforms. A descent, whose kernels are fixed, flips and transforms them once
+and passes them along.
 """
 
 import functools
@@ -16,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from randviz.networks import winograd
+from randviz.networks import fourier, winograd
 from randviz.networks.bilinear import define_bilinear
 from randviz.types import Array
 
-CONVOLUTIONS = ("auto", "direct", "winograd")
+CONVOLUTIONS = ("auto", "direct", "winograd", "fft")
 PADDING_MODES = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
 POOLINGS = ("avg", "max")
 
@@ -76,21 +77,26 @@ def choose_method(
       x_shape: (h, w, C_in) of the feature map.
       kernel_shape: (s, s, C_in / groups, C_out).
       stride, groups: as in `convolve`.
-      convolution: "direct"; "winograd", wherever it is possible; "auto", where it is faster.
+      convolution: "direct"; "winograd" or "fft", wherever it is possible; "auto", the fastest.
       platform: where it is computed, such as "cpu" or "gpu"; from `platform_of`.
 
     Returns:
-      "direct"; "winograd"; or "taps", one matrix product for all taps where there are few channels
-      on one side.
+      "direct"; "winograd"; "fft"; or "taps", one matrix product for all taps where there are few
+      channels on one side.
     """
     size, _, inputs, outputs = kernel_shape
-    if convolution == "direct" or (size, stride, groups) != (3, 1, 1):
+    if convolution == "direct" or (stride, groups) != (1, 1):
         return "direct"
+    if convolution == "fft":
+        return "fft"
     if convolution == "winograd":
-        return "winograd"
+        return "winograd" if size == 3 else "direct"
     # GPUs have fast algorithms of their own.
     if platform != "cpu":
         return "direct"
+    if size != 3:
+        large = size >= fourier.SMALLEST_SIZE and min(inputs, outputs) <= 4
+        return "fft" if large else "direct"
     # XLA:CPU computes the gradient of VGG-19's first layer, 64 channels to 3, some four times
     # slower than the few numbers ask for.
     if min(inputs, outputs) <= 4:
@@ -102,7 +108,12 @@ def choose_method(
 
 
 def prepare_kernel(
-    kernel: Array, *, method: str, shape: tuple[int, int], groups: int = 1
+    kernel: Array,
+    *,
+    method: str,
+    shape: tuple[int, int],
+    groups: int = 1,
+    padding_mode: str = "zero",
 ) -> dict[str, Any]:
     """Computes what a convolution and its input gradient need of a kernel, once for many.
 
@@ -110,12 +121,18 @@ def prepare_kernel(
       kernel: [s, s, C_in / groups, C_out].
       method: from `choose_method`.
       shape: (h, w) of the feature map; one of another size is convolved too, if more slowly.
-      groups: as in `convolve`.
+      groups, padding_mode: as in `convolve`.
 
     Returns:
-      For `convolve`'s argument `prepared`: {"adjoint": ...}, or the transforms of both,
-      {"winograd": ..., "winograd_adjoint": ...}.
+      For `convolve`'s argument `prepared`: {"adjoint": ...}; or the transforms of both,
+      {"winograd": ..., "winograd_adjoint": ...}; or the one that serves both, {"fft": ...}.
     """
+    if method == "fft":
+        size = kernel.shape[0]
+        if padding_mode != "zero":
+            shape = tuple(side + 2 * (size // 2) for side in shape)
+        sides = fourier.find_sides(shape, size, size // 2 if padding_mode == "zero" else 0)
+        return {"fft": fourier.transform_kernel(kernel, sides)}
     adjoint = adjoint_kernel(kernel, groups=groups)
     if method != "winograd":
         return {"adjoint": adjoint}
@@ -168,9 +185,18 @@ def convolve(
         convolution=convolution,
         platform=platform_of(None) if platform is None else platform,
     )
-    if prepared is None or ("winograd" in prepared) != (method == "winograd"):
-        prepared = prepare_kernel(kernel, method=method, shape=x.shape[:2], groups=groups)
-    if method == "winograd":
+    form = method if method in ("winograd", "fft") else "adjoint"
+    if prepared is None or form not in prepared:
+        # A transform that serves but once is better computed part by part.
+        prepared = (
+            {"fft": None}
+            if method == "fft"
+            else prepare_kernel(kernel, method=method, shape=x.shape[:2], groups=groups)
+        )
+    if method == "fft":
+        spectrum = prepared["fft"]
+        forms = (spectrum, spectrum and spectrum.for_adjoint())
+    elif method == "winograd":
         forms = (prepared["winograd"], prepared["winograd_adjoint"])
     else:
         forms = (kernel, prepared["adjoint"])
@@ -194,6 +220,8 @@ def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method):
     own, _ = prepared
     if method == "winograd":
         return winograd.correlate(x, own, pads[0][0])
+    if method == "fft":
+        return fourier.correlate(x, kernel, own, pads[0][0])
     if method == "taps":
         return _sum_taps(x, own, pads[0][0])
     return _apply(x, own, pads=pads, stride=stride, spread=spread, groups=groups)

@@ -14,7 +14,8 @@ from flax import struct
 
 from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES, platform_of
 from randviz.networks.extractor import IMAGE_LAYER, Extractor, LayerNames
-from randviz.networks.layers import ACTIVATIONS, POOLINGS, Layer, Scope, walk_layers
+from randviz.networks.fourier import SMALLEST_SIZE
+from randviz.networks.layers import ACTIVATIONS, POOLINGS, Conv, Layer, Scope, walk_layers
 from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
 from randviz.types import Array, Features, Image, Params, UserError
 
@@ -42,7 +43,7 @@ class Network(LayerNames):
         one for each of R, G, B; None leaves the choice to the task (and is 0 outside a task).
       input_scale: what the difference is multiplied by, likewise one number or three.
       channel_order: "RGB" or "BGR", in which the first layer gets the colours.
-      convolution: how convolutions are computed, "auto", "direct" or "winograd" (see
+      convolution: how convolutions are computed, "auto", "direct", "winograd" or "fft" (see
         `conv.choose_method`): a matter of speed and rounding only.
       aliases: pairs of another name and the layer that it means.
 
@@ -111,6 +112,10 @@ class Network(LayerNames):
 
         For what is evaluated once, where the time to compile is what counts.
         """
+        steps = [layer for layer in walk_layers(self.layers) if isinstance(layer, Conv)]
+        if any(step.stride == 1 and step.kernel_size >= SMALLEST_SIZE for step in steps):
+            # Directly, large kernels take longer than anything takes to compile.
+            return self
         return dataclasses.replace(self, convolution="direct")
 
     def last_convolutional(self) -> str:

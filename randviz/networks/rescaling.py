@@ -120,7 +120,13 @@ def prepare_kernels(
                 groups=layer.groups,
                 platform=platform or platform_of(params),
             )
-            ready = prepare_kernel(kernel, method=method, shape=tuple(sides), groups=layer.groups)
+            ready = prepare_kernel(
+                kernel,
+                method=method,
+                shape=tuple(sides),
+                groups=layer.groups,
+                padding_mode=network.padding_mode,
+            )
             prepared[layer.name] = {"kernel": ready}
     return prepared
 
