@@ -311,8 +311,8 @@ def _refuse_decided(settings: NetworkSettings, who: str, *decided: str) -> None:
 
 def _sample_from(recipe: Recipe, last_layer: str) -> Params:
     network = recipe.as_network()
-    names = network.layer_names
-    if names.index(network.canonical_name(last_layer)) > names.index(recipe.last_layer):
+    needed, drawn = map(network.weighted_layers, (last_layer, recipe.last_layer))
+    if not set(needed) <= set(drawn):
         raise UserError(
             f"the recipe ends at {recipe.last_layer}, before layer {last_layer!r}; name a shallower"
             " layer, or select a deeper network."

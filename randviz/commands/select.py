@@ -171,8 +171,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         network=network.name,
         seed=settings.seed,
         draws=tuple(record["draw"] for record in records),
-        # The block, for a layer inside one.
-        last_layer=network.up_to(records[-1]["trial"]["layer"])[-1].name,
+        last_layer=records[-1]["trial"]["layer"],
         scale=settings.scale,
         bias_scale=settings.bias_scale,
         pooling=network.pooling,
