@@ -53,7 +53,7 @@ def test_inversion_by_hand(tiny, params, image, other_image):
     maps = [rv.features(tiny, params, x, "conv2_1")["conv2_1"] for x in (other_image, image)]
     omega = rv.layer_weights(tiny.bind(params), image, {"conv2_1": rv.Features()})["conv2_1"]
     expected = omega * rv.content_loss(*maps) + 0.3 * rv.total_variation(other_image)
-    assert objective.terms()[0].layer == "conv2_1"
+    assert objective.parts["content"].terms[0].layer == "conv2_1"
     np.testing.assert_allclose(loss_of(objective, other_image), expected, rtol=1e-4)
     losses = jax.jit(lambda objective, image: objective.losses(image))(objective, other_image)
     assert {*losses} == {"content", "tv", "alpha_norm"}
