@@ -171,7 +171,8 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         network=network.name,
         seed=settings.seed,
         draws=tuple(record["draw"] for record in records),
-        last_layer=records[-1]["trial"]["layer"],
+        # The block, for a layer inside one.
+        last_layer=network.up_to(records[-1]["trial"]["layer"])[-1].name,
         scale=settings.scale,
         bias_scale=settings.bias_scale,
         pooling=network.pooling,

@@ -221,7 +221,12 @@ def descend_trial(
       [H, W, 3], not clipped; and final_loss, evaluations and seconds for the record.
     """
     folder = prepare_folder(settings.out_dir)
-    metadata = (list_values(settings, *EXCLUDED_FIELDS), trial)
+    metadata = (
+        list_values(settings, *EXCLUDED_FIELDS),
+        describe_inputs(settings),
+        identify_weights(settings, trial.get("weights", "")),
+        trial,
+    )
     run = descend(
         [Stage(make_objective, start.shape[:2], num_steps or settings.num_steps)],
         start,

@@ -144,11 +144,15 @@ def select_layer(
     layer = network.canonical_name(layer)
     start = sample_noise_image(candidate_key(key, "noise", 0), image.shape[:2], std=NOISE_STD)
 
+    def sample(name: str, number: int | Array) -> dict[str, Array]:
+        return sample_weights(key, network, name, draw=number, scale=scale, bias_scale=bias_scale)
+
+    # A block is computed as a whole, although its first layers do not depend on its last.
+    names = [step.name for step in network.weighted_layers(layer)]
+    others = {name: sample(name, 0) for name in names if name not in (layer, *params)}
+
     def draw(number: Array) -> Params:
-        weights = sample_weights(
-            key, network, layer, draw=number, scale=scale, bias_scale=bias_scale
-        )
-        return {**params, layer: weights}
+        return {**others, **params, layer: sample(layer, number)}
 
     def make_objective(number: Array) -> Objective:
         return Inversion(layer).of(network.bind(draw(number)), image)
