@@ -31,6 +31,27 @@ def test_defaults_and_types():
     assert parse_flags(Settings, ["--noloud", "--layers="]).layers == ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Shorter(Common):
+    num_steps: int = 20
+
+
+def test_another_default_keeps_description_and_bounds():
+    assert parse_flags(Shorter, []).num_steps == 20
+    assert "How many." in describe_flags(Shorter) and "--num_steps=20" in describe_flags(Shorter)
+    with pytest.raises(UserError, match="num_steps"):
+        parse_flags(Shorter, ["--num_steps=51"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    num_networks: int = setting(1, "How many.")
+
+
+def test_flags_of_earlier_versions_are_still_read():
+    assert parse_flags(Renamed, ["--num_samples=3"]).num_networks == 3
+
+
 def test_flag_file_and_last_value_wins(tmp_path):
     (tmp_path / "a.flags").write_text("# a comment\n--num_steps=7\n--kind=y\n")
     found = parse_flags(Settings, [f"--flagfile={tmp_path / 'a.flags'}", "--num_steps=8"])

@@ -47,8 +47,8 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
-from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.objectives.objective import Objective
 from randviz.search.selection import LayerChoice, select_layer
@@ -65,6 +65,7 @@ networks' log losses at that layer from their means, each times √(n / (n − 1
 class Settings(SeedSettings, PictureSettings, StepSettings):
     """Settings of the audit."""
 
+    network: str = setting("vgg19", "The architecture.", choices=tuple(NETWORKS))
     image: str = setting("chelsea", "The reference image: a path or a sample.")
     other_images: tuple[str, ...] = setting(
         ("coffee",), "Pictures that the same draws are tried on; one shape saves compilations."
@@ -88,7 +89,7 @@ class Settings(SeedSettings, PictureSettings, StepSettings):
 
 def list_trials(settings: Settings) -> list[Trial]:
     """Each layer of each network; a network's records follow one another."""
-    first_layer = VGG19.layers[0].name
+    first_layer = NETWORKS[settings.network].layers[0].name
     return [
         {"seed": settings.seed + number, "input_offset": offset, "layer": layer, "below": below}
         for number in range(settings.num_networks)
@@ -102,8 +103,8 @@ def list_trials(settings: Settings) -> list[Trial]:
 
 def workload(settings: Settings) -> Workload:
     """The inversion of the deepest layer."""
-    layer = VGG19.canonical_names(settings.layers)[-1]
-    network = _make_network(settings.input_offsets[0])
+    layer = NETWORKS[settings.network].canonical_names(settings.layers)[-1]
+    network = _make_network(settings, settings.input_offsets[0])
     image = _load(settings, settings.image)
 
     def make_objective() -> Objective:
@@ -120,7 +121,7 @@ def workload(settings: Settings) -> Workload:
 def measure(settings: Settings, trial: Trial) -> Record:
     """Selects among one layer's draws: in full, by a race, and on the other pictures."""
     began = time.perf_counter()
-    network = _make_network(trial["input_offset"])
+    network = _make_network(settings, trial["input_offset"])
     layers_below = list(weight_shapes(network, trial["layer"]))[:-1]
     choose = _choose_below if trial["below"] == "stacked" else lambda *_: 0
     draws_below = tuple(
@@ -144,8 +145,8 @@ def measure(settings: Settings, trial: Trial) -> Record:
     }
 
 
-def _make_network(input_offset: str) -> Network:
-    return dataclasses.replace(VGG19, input_offset=read_offset(input_offset))
+def _make_network(settings: Settings, input_offset: str) -> Network:
+    return dataclasses.replace(NETWORKS[settings.network], input_offset=read_offset(input_offset))
 
 
 @functools.cache
@@ -156,7 +157,7 @@ def _load(settings: Settings, name: str) -> Image:
 @functools.cache
 def _choose_below(settings: Settings, seed: int, input_offset: str, layer: str) -> int:
     """The draw of a layer that stacked selection keeps, the layers below it chosen likewise."""
-    network = _make_network(input_offset)
+    network = _make_network(settings, input_offset)
     below = list(weight_shapes(network, layer))[:-1]
     draws = tuple(_choose_below(settings, seed, input_offset, name) for name in below)
     image = _load(settings, settings.image)

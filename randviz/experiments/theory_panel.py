@@ -29,8 +29,9 @@ from randviz.host.images import replace_atomically
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.network import Network
 from randviz.networks.rescaling import rescale_weights
-from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Objective
@@ -40,7 +41,6 @@ from randviz.tasks.inversion import Inversion
 from randviz.tasks.theory import Prediction, predict_layers
 from randviz.types import Image, Key
 
-NETWORK = VGG19.with_offset(0.0)
 # Each quantity with the power of the features that it is proportional to.
 POWERS = {
     "energy": 2,
@@ -63,6 +63,7 @@ PANELS = ("energy", "content_layer_weight", "texture_layer_weight")
 class Settings(SeedSettings):
     """Settings of the comparison."""
 
+    network: str = setting("vgg19", "The architecture.", choices=tuple(NETWORKS))
     image: str = setting("astronaut", "The picture: a path or a sample.")
     layers: tuple[str, ...] = setting(
         (
@@ -90,10 +91,14 @@ def list_trials(settings: Settings) -> list[Trial]:
     return [{"network": number} for number in range(settings.num_networks)]
 
 
+def _make_network(settings: Settings) -> Network:
+    return NETWORKS[settings.network].with_offset(0.0)
+
+
 @functools.cache
 def predict(settings: Settings) -> dict[str, Prediction]:
     """What theory says of each layer."""
-    return predict_layers(NETWORK, _load(settings), settings.layers)
+    return predict_layers(_make_network(settings), _load(settings), settings.layers)
 
 
 @functools.cache
@@ -107,8 +112,9 @@ def workload(settings: Settings) -> Workload:
     image = _load(settings)
 
     def make_objective() -> Objective:
-        params = random_weights(make_keys(settings.seed)[0], NETWORK, last_layer=layers[-1])
-        return Inversion(layers[-1]).of(NETWORK.bind(params), image)
+        network = _make_network(settings)
+        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layers[-1])
+        return Inversion(layers[-1]).of(network.bind(params), image)
 
     return Workload(make_objective, image, settings.num_networks * 2 * len(layers))
 
@@ -117,7 +123,9 @@ def measure(settings: Settings, trial: Trial) -> Record:
     """Draws a network and measures it, in numbers that float32 could not hold."""
     layers = tuple(predict(settings))
     key = jax.random.fold_in(make_keys(settings.seed)[0], trial["network"])
-    found, exponents = jax.device_get(_measure_layers(key, _load(settings), layers))
+    found, exponents = jax.device_get(
+        _measure_layers(key, _make_network(settings), _load(settings), layers)
+    )
     return {
         name: {
             layer: float(found[name][layer]) * 2.0 ** (-power * int(exponents[layer]))
@@ -127,14 +135,14 @@ def measure(settings: Settings, trial: Trial) -> Record:
     }
 
 
-@functools.partial(jax.jit, static_argnames="layers")
+@functools.partial(jax.jit, static_argnames=("network", "layers"))
 def _measure_layers(
-    key: Key, image: Image, layers: tuple[str, ...]
+    key: Key, network: Network, image: Image, layers: tuple[str, ...]
 ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:
     """Each quantity of each layer, of features that have grown by 2^exponent, and the exponents."""
-    params = random_weights(key, NETWORK, last_layer=layers[-1])
-    params, exponents = rescale_weights(NETWORK, params, layers[-1])
-    extractor = NETWORK.bind(params)
+    params = random_weights(key, network, last_layer=layers[-1])
+    params, exponents = rescale_weights(network, params, layers[-1])
+    extractor = network.bind(params)
     maps = extractor.for_one_evaluation()(image, layers)
     state = lambda statistic: layer_weights(extractor, image, dict.fromkeys(layers, statistic))
     found = {
