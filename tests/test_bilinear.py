@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
-from randviz.objectives.losses import content_loss, gram_matrix, texture_loss
 from test_conv import convolve_by_taps
 
 from randviz.networks.conv import convolve, prepare_kernel
 from randviz.networks.network import features
+from randviz.objectives.statistics.features import content_loss
+from randviz.objectives.statistics.gram import gram_matrix, texture_loss
 
 rng = np.random.default_rng(5)
 

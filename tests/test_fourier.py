@@ -24,16 +24,18 @@ def relative_error(found, expected):
 
 # A kernel larger than the map; channels divided into parts, and not; no padding, and much.
 @pytest.mark.parametrize(
-    ("size", "padding", "inputs", "outputs", "padding_mode"),
+    ("size", "padding", "inputs", "outputs", "padding_mode", "prepared_for"),
     [
-        (23, 11, 3, 32, "zero"),
-        (11, 5, 32, 3, "zero"),
-        (11, 5, 3, 5, "periodic"),
-        (8, 0, 2, 5, "zero"),
-        (4, 5, 3, 2, "zero"),
+        (23, 11, 3, 32, "zero", None),
+        (23, 11, 3, 32, "zero", (13, 16)),
+        (11, 5, 32, 3, "zero", (13, 16)),
+        (11, 5, 32, 3, "zero", (9, 40)),
+        (11, 5, 3, 5, "zero", (20, 24)),
+        (11, 5, 3, 5, "periodic", (13, 16)),
+        (8, 0, 5, 2, "zero", (13, 16)),
+        (4, 5, 3, 2, "zero", None),
     ],
 )
-@pytest.mark.parametrize("prepared_for", [None, (13, 16), (9, 40)])
 def test_error_of_value_and_input_gradient_is_below_1e_6(
     size, padding, inputs, outputs, padding_mode, prepared_for
 ):

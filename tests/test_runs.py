@@ -139,7 +139,7 @@ def test_failed_steps_are_in_the_trace(tmp_path):
 
 
 # From coarse to fine: three scales, the shape of the last the one that everything else has.
-SHAPES, STEPS = [(5, 6), (8, 11), (12, 16)], [4, 7, 5]
+SHAPES, STEPS = [(4, 6), (8, 11), (12, 16)], [4, 7, 5]
 METHODS = ("jaxopt", "optax", "averaged_adam", "redrawn")
 
 
@@ -161,7 +161,7 @@ def scales(image):
 
 def descend_scales(scales, method, folder, **options):
     stages, solver = scales[method]
-    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    start = jnp.full((4, 6, 3), 0.5).at[0, 0].set(0.7)
     return runs.descend(stages, start, folder=folder, metadata=method, solver=solver, **options)
 
 
@@ -196,7 +196,7 @@ def test_a_run_stopped_in_each_scale_ends_with_the_same_bits(scales, method, tmp
 def test_scales_on_the_host_are_those_of_the_core(scales, tmp_path):
     stages, solver = scales["jaxopt"]
     schedule = rv.Schedule((6, 11, 16), tuple(STEPS))
-    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    start = jnp.full((4, 6, 3), 0.5).at[0, 0].set(0.7)
     made = lambda shape: stages[0].make_objective()
     expected = minimize_coarse_to_fine(made, start, (12, 16), schedule, solver=solver)
     run = descend_scales(scales, "jaxopt", tmp_path)
@@ -222,7 +222,7 @@ def test_scales_without_steps_only_change_the_size(scales, tmp_path):
         stage._replace(num_steps=steps)
         for stage, steps in zip(scales["jaxopt"][0], (0, 4, 0), strict=True)
     ]
-    start = jnp.full((5, 6, 3), 0.5).at[0, 0].set(0.7)
+    start = jnp.full((4, 6, 3), 0.5).at[0, 0].set(0.7)
     for _ in range(2):
         run = runs.descend(stages, start, folder=tmp_path, metadata=0)
         assert run.image.shape == (12, 16, 3) and run.trace.loss.shape == (4,)

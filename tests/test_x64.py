@@ -7,7 +7,6 @@ import sys
 import jax
 import numpy as np
 from conftest import TINY
-from randviz.objectives.losses import content_layer_weights, texture_layer_weights
 
 import randviz as rv
 from randviz.networks.weights import random_weights
@@ -19,15 +18,18 @@ def descend():
     """{name: array} of weights, features, layer weights and a short descent."""
     image = np.random.default_rng(1).uniform(size=(12, 16, 3)).astype(np.float32)
     params = random_weights(jax.random.key(7), TINY, scale=np.float64(0.015), last_layer="pool2")
+    extractor = TINY.bind(params)
     found = {
         "weights": params,
         "features": rv.features(TINY, params, image, LAYERS),
-        "content weights": content_layer_weights(TINY, params, image, LAYERS),
-        "texture weights": texture_layer_weights(TINY, params, image, LAYERS),
-        "image": rv.invert(
-            jax.random.key(1), TINY, params, image, layer="conv2_1", num_steps=3
-        ).image,
+        "content weights": rv.layer_weights(extractor, image, dict.fromkeys(LAYERS, rv.Features())),
+        "style weights": rv.layer_weights(extractor, image, dict.fromkeys(LAYERS, rv.Gram())),
     }
+    for solver in ("jaxopt", "optax", "averaged_adam"):
+        result = rv.invert(
+            jax.random.key(1), extractor, image, layer="conv2_1", num_steps=3, solver=solver
+        )
+        found[solver] = result.image
     leaves, _ = jax.tree.flatten_with_path(found)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
