@@ -169,8 +169,8 @@ def find_difference(objective: Objective, start: Image, backends: Mapping[str, E
 
 def _read_clocks() -> tuple[float, float]:
     """Seconds that have passed, and CPU seconds that other processes have had."""
-    words = pathlib.Path("/proc/stat").read_text().split()
-    busy = sum(int(words[place]) for place in (1, 2, 3, 6, 7))  # all but idle and waiting
+    counters = pathlib.Path("/proc/stat").read_text().split()
+    busy = sum(int(counters[place]) for place in (1, 2, 3, 6, 7))  # all but idle and waiting
     return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
@@ -402,8 +402,8 @@ def _measure_start() -> Record:
 
 
 def _time_first_line(out_dir: str, cache: str) -> float:
-    words = "--image=chelsea --layer=pool4 --image_size=128 --num_steps=2 --print_every=1"
-    command = [sys.executable, "-m", "randviz", "invert", *words.split(), f"--out_dir={out_dir}"]
+    flags = "--image=chelsea --layer=pool4 --image_size=128 --num_steps=2 --print_every=1"
+    command = [sys.executable, "-m", "randviz", "invert", *flags.split(), f"--out_dir={out_dir}"]
     environment = {**os.environ, "XDG_CACHE_HOME": cache}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would win over the empty cache
     seconds, line = None, ""

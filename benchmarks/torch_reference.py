@@ -20,7 +20,7 @@ Evaluate = Callable[[Any], tuple[Any, Any]]  # image tensor → loss, gradient
 
 
 def load_torch() -> ModuleType:
-    """PyTorch, told to use as many threads as XLA does.
+    """PyTorch, set to use as many threads as XLA does.
 
     Raises:
       UserError: if it is not installed.

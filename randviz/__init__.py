@@ -4,7 +4,7 @@ The package is built in floors, a folder each; a module imports only from its ow
 those above it in this table.
 
 ===============  ===================================================================================
-types            the words: image, features, params, key
+types            image, features, params, key
 networks         architectures, their features and their weights
 objectives       what is compared, and how the parts are weighted
 descent          solvers

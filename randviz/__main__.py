@@ -23,15 +23,15 @@ COMMANDS = ("invert", "texture", "style", "compare", "select", "population", "de
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that the first word names; returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("--help", "-h", "help"):
+    """Runs the command that the first argument names; returns its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("--help", "-h", "help"):
         from randviz.host.images import SAMPLES  # only here, so that a command starts sooner
 
         print(inspect.cleandoc(__doc__))
         print("  " + ", ".join(SAMPLES))
-        return 0 if words else 2
-    name, *rest = words
+        return 0 if args else 2
+    name, *rest = args
     if name not in COMMANDS:
         print(
             f"randviz: there is no command {name!r}; use one of {', '.join(COMMANDS)}.",

@@ -71,7 +71,7 @@ def make_section(name="fig3", **changes):
     section = Section(
         name=name,
         title=f"Title of {name}",
-        words="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  python -m x",
+        description="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  python -m x",
         command=f"python -m {name} --seed=1",
         metadata={
             "settings": {"seed": 123456, "layers": ["a", "b"]},
@@ -105,7 +105,7 @@ def sections(tmp_path, pictures):
     return [
         make_section("fig3", pictures=pictures, tables=[table], claims=claims),
         make_section("speed", tables=[link], claims=[not_run]),
-        make_section("gallery", title=HOSTILE, words=HOSTILE, command=HOSTILE, metadata={}),
+        make_section("gallery", title=HOSTILE, description=HOSTILE, command=HOSTILE, metadata={}),
     ]
 
 

@@ -216,7 +216,7 @@ def test_a_convolutions_covariance_is_the_product_of_its_patches(size, border, s
     rows, columns = ((side + 2 * border - size) // stride + 1 for side in (7, 8))
     at = lambda i, j: padded[i * stride :, j * stride :][:size, :size].ravel()
     patches = np.array([[at(i, j) for j in range(columns)] for i in range(rows)])
-    found = theory.convolve_covariance(outer(maps), size=size, border=border, stride=stride)
+    found = theory.convolve_covariance(outer(maps), kernel_size=size, padding=border, stride=stride)
     np.testing.assert_allclose(found, outer(patches), atol=1e-12)
 
 

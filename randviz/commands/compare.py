@@ -94,8 +94,8 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
             row_labels=labels,
             column_labels=["", *layers],
             captions=[
-                [words] + [describe_distance(record) for record in line]
-                for words, line in zip(("the picture", "the start"), found, strict=True)
+                [caption] + [describe_distance(record) for record in line]
+                for caption, line in zip(("the picture", "the start"), found, strict=True)
             ],
             cell=max(128, settings.image_size),
         )

@@ -36,15 +36,15 @@ class Show:
     """One task of the demo.
 
     Attributes:
-      title: what is seen, in a few words.
-      words: what to look for, one or two sentences.
+      title: what is seen, in short.
+      description: what to look for, one or two sentences.
       command: the module whose task it is.
       pictures: {caption: sample}, what stands beside the result.
       flags: of the command, except the folder, the steps and the seed.
     """
 
     title: str
-    words: str
+    description: str
     command: object
     pictures: dict[str, str]
     flags: dict[str, object]
@@ -53,7 +53,7 @@ class Show:
 SHOWS = (
     Show(
         title="A photograph from deep features",
-        words=(
+        description=(
             "Twelve convolutions and four poolings with random weights, then back: white noise was"
             " changed until its features in pool4 were the photograph's."
         ),
@@ -63,7 +63,7 @@ SHOWS = (
     ),
     Show(
         title="More of a texture",
-        words=(
+        description=(
             "White noise was changed until its features in four layers were correlated as the"
             " source's are; where things lie was never looked at."
         ),
@@ -73,7 +73,9 @@ SHOWS = (
     ),
     Show(
         title="A photograph in another picture's style",
-        words="The content of the one, the colours and strokes of the other, no training anywhere.",
+        description=(
+            "The content of the one, the colours and strokes of the other, no training anywhere."
+        ),
         command=style,
         pictures={"the content": "astronaut", "the style": "immunohistochemistry"},
         flags={
@@ -110,10 +112,10 @@ def run(settings: Settings) -> None:
                 trained_weights=settings.trained_weights,
                 out_dir=str(folder / f"{name}_trained"),
             )
-        words = [
+        args = [
             f"--{flag}={','.join(v) if isinstance(v, tuple) else v}" for flag, v in options.items()
         ]
-        command = " ".join(["randviz", name, *words])
+        command = " ".join(["randviz", name, *args])
         size = show.flags["image_size"]
         pictures = [load_image(sample, image_size=size) for sample in show.pictures.values()]
         for result in results.values():
@@ -150,9 +152,9 @@ section {{ margin-top: 3rem; }}
 
 
 def _render_section(show: Show, panel: str, command: str) -> str:
-    title, words, command = map(html.escape, (show.title, show.words, command))
+    title, description, command = map(html.escape, (show.title, show.description, command))
     return (
-        f'<section><h2>{title}</h2><p>{words}</p><img src="{panel}" alt="{title}">'
+        f'<section><h2>{title}</h2><p>{description}</p><img src="{panel}" alt="{title}">'
         f"<p><code>{command}</code></p></section>"
     )
 

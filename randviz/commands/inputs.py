@@ -118,8 +118,8 @@ def load_picture(flag: str, source: str, image_size: int, *, square: bool = Fals
         warnings.simplefilter("always", UserWarning)
         image = load_image(source)
     said = [str(warning.message) for warning in caught]
-    for words in said:
-        warnings.warn(words, stacklevel=2)
+    for message in said:
+        warnings.warn(message, stacklevel=2)
     height, width = image.shape[:2]
     if min(height, width) < _SMALLEST_PICTURE:
         raise UserError(

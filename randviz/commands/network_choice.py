@@ -99,7 +99,7 @@ class Choice(NamedTuple):
     """A network, and how its weights are had.
 
     Attributes:
-      label: a word for people: random, trained, or what the recipe is called.
+      label: for people: random, trained, or what the recipe is called.
       network: the architecture and its conventions.
       sample: the deepest layer wanted → weights. Raises UserError for a layer beyond the recipe's
         or the file's last, and for weights that do not agree with the recipe's check.
@@ -143,7 +143,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
 
     Raises:
       UserError: for an unknown network, a bad recipe, a flag that the recipe decides, or an input
-        offset that is neither a word nor a number.
+        offset that is neither a name nor a number.
     """
     if settings.network not in NETWORKS:
         recipe = load_recipe(settings.network)
@@ -258,20 +258,20 @@ def describe_network(network: Network) -> dict[str, Any]:
     return values
 
 
-def read_offset(words: str) -> float | tuple[float, float, float]:
+def read_offset(text: str) -> float | tuple[float, float, float]:
     """Reads an input offset.
 
     Raises:
       UserError: if it is neither mean nor a finite number.
     """
-    if words == "mean":
+    if text == "mean":
         return IMAGENET_MEAN
     try:
-        offset = float(words)
+        offset = float(text)
     except ValueError:
         offset = math.nan
     if not math.isfinite(offset):
-        raise UserError(f"--input_offset={words} is neither auto, mean nor a number.")
+        raise UserError(f"--input_offset={text} is neither auto, mean nor a number.")
     return offset
 
 

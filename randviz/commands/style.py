@@ -145,21 +145,21 @@ def find_content_layer(network: Network) -> str:
     return network.scale_layers[1] if len(network.scale_layers) > 1 else IMAGE_LAYER
 
 
-def read_blend_weights(words: Sequence[str], count: int) -> list[float] | None:
-    """Reads one positive number for each painting, or None from no words.
+def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
+    """Reads one positive number for each painting, or None from none.
 
     Raises:
       UserError: if they are not as many as the paintings, not numbers, or not positive.
     """
-    if not words:
+    if not values:
         return None
     try:
-        shares = [float(word) for word in words]
+        shares = [float(value) for value in values]
     except ValueError:
         shares = []
     if len(shares) != count or not all(0 < share < math.inf for share in shares):
         raise UserError(
-            f"--style_blend_weights={','.join(words)} must be {count} positive numbers, one for"
+            f"--style_blend_weights={','.join(values)} must be {count} positive numbers, one for"
             " each style image, separated by commas."
         )
     return shares

@@ -97,18 +97,18 @@ def run(settings: Settings) -> None:
     )
 
 
-def read_size(words: str) -> tuple[int, int] | None:
+def read_size(text: str) -> tuple[int, int] | None:
     """Reads "WIDTHxHEIGHT" into (H, W), or None from the empty string.
 
     Raises:
       UserError: for anything else.
     """
-    if not words:
+    if not text:
         return None
-    match = re.fullmatch(r"([1-9][0-9]*)[x×]([1-9][0-9]*)", words)
+    match = re.fullmatch(r"([1-9][0-9]*)[x×]([1-9][0-9]*)", text)
     if not match or max(int(match[1]), int(match[2])) > LARGEST_SIDE:
         raise UserError(
-            f"--output_size={words} is not a size; write width x height, as 512x256, each at most"
+            f"--output_size={text} is not a size; write width x height, as 512x256, each at most"
             f" {LARGEST_SIDE}."
         )
     return int(match[2]), int(match[1])

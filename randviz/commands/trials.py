@@ -186,8 +186,8 @@ def make_noise(settings: StudySettings, image: Image, std: float) -> Image:
 
 def picture_path(folder: str | pathlib.Path, trial: Trial, suffix: str = "") -> pathlib.Path:
     """The file that a trial's picture is saved under."""
-    words = "_".join(str(value) for value in trial.values())
-    return pathlib.Path(folder, "pictures", f"{words}{suffix}.png")
+    name = "_".join(str(value) for value in trial.values())
+    return pathlib.Path(folder, "pictures", f"{name}{suffix}.png")
 
 
 def load_result(folder: str | pathlib.Path, record: Record | None, suffix: str = "") -> Any:

@@ -262,11 +262,11 @@ def _span(record: Record, factor: str) -> float:
 def _format_table(settings: Settings, records: Sequence[Record]) -> str:
     lines = []
     for record in filter_records(records, part="offset"):
-        words = f"{settings.layer}, offset {record['trial']['offset']}"
-        lines.append([words, record["trial"]["image"], *_write(record)])
+        caption = f"{settings.layer}, offset {record['trial']['offset']}"
+        lines.append([caption, record["trial"]["image"], *_write(record)])
     for record in filter_records(records, part="scale"):
-        words = f"{settings.layer}, σ = {record['trial']['scale']:g}"
-        lines.append([words, record["trial"]["image"], *_write(record)])
+        caption = f"{settings.layer}, σ = {record['trial']['scale']:g}"
+        lines.append([caption, record["trial"]["image"], *_write(record)])
     table = format_markdown(["inversion from", "picture", "distance", "PSNR, dB"], lines)
     networks = filter_records(records, part="spans")
     spans = [

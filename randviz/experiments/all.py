@@ -135,12 +135,12 @@ def _list_args(settings: Settings, name: str, module: ModuleType) -> list[str]:
 def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
     """A figure's part of the page, from what lies in its folder."""
     folder = pathlib.Path(settings.out_dir, name)
-    title, _, words = inspect.cleandoc(module.__doc__).partition("\n\n")
+    title, _, description = inspect.cleandoc(module.__doc__).partition("\n\n")
     found = folder / "claims.json"
     return Section(
         name=name,
         title=title,
-        words=words,
+        description=description,
         command=" ".join(
             [f"python -m randviz.experiments.{name}", *_list_args(settings, name, module)[:2]]
         ),

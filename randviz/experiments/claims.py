@@ -30,9 +30,9 @@ class Estimate(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
 
     def judge(self, above: str, below: str, unclear: str) -> str:
-        """The words for an interval above, below or around zero, and the numbers."""
-        words = above if self.low > 0 else below if self.high < 0 else unclear
-        return f"{words} ({self})" if self.n >= ENOUGH else str(self)
+        """The text for an interval above, below or around zero, and the numbers."""
+        text = above if self.low > 0 else below if self.high < 0 else unclear
+        return f"{text} ({self})" if self.n >= ENOUGH else str(self)
 
 
 def bootstrap(
@@ -61,7 +61,7 @@ class Claim(NamedTuple):
     """A sentence of the paper that can be tested, and what came out.
 
     Attributes:
-      statement: the sentence, in plain words.
+      statement: the sentence, in plain language.
       figure: where the paper shows it.
       measure: what the effect is.
       groups: what is compared.

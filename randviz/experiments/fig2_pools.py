@@ -70,13 +70,13 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
         levels = np.array([np.subtract(*zip(*pairs, strict=True)) for pairs in distances])
         levels = levels.reshape(-1, len(layers))
         # "Especially" may be meant either way, and the two need not agree.
-        for words, found in (("log distance ratio", ratios), ("difference in grey levels", levels)):
+        for scale, found in (("log distance ratio", ratios), ("difference in grey levels", levels)):
             claims.append(
                 judge_units(
-                    f"The advantage of ranVGG, as {words}, is larger on the higher pooling layers.",
+                    f"The advantage of ranVGG, as {scale}, is larger on the higher pooling layers.",
                     found[:, -half:].mean(axis=1) - found[:, :half].mean(axis=1),
                     figure="figure 2",
-                    measure=f"{words} in {', '.join(layers[-half:])} less that in"
+                    measure=f"{scale} in {', '.join(layers[-half:])} less that in"
                     f" {', '.join(layers[:half])}, by picture",
                     groups=groups,
                     below=0.0,

@@ -123,13 +123,13 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
             record = find_record(records, image=image, weights=label)
             names.append(f"{image}, {label}")
             line = [load_result(folder, record, f"_{step}") for step in steps]
-            words = [record and f"distance {record['curve'][str(step)]:.1f}" for step in steps]
+            texts = [record and f"distance {record['curve'][str(step)]:.1f}" for step in steps]
             twice = record if label == TRAINED else None
             line.append(load_result(folder, twice))
             # Nothing was meant to run there for the untrained network.
-            words.append(f"distance {twice['distance']:.1f}" if twice else " ")
+            texts.append(f"distance {twice['distance']:.1f}" if twice else " ")
             pictures.append(line)
-            captions.append([word or "" for word in words] if record else [None] * len(line))
+            captions.append([text or "" for text in texts] if record else [None] * len(line))
     panel = render_grid(
         pictures,
         row_labels=names,

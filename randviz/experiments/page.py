@@ -30,8 +30,8 @@ class Section(NamedTuple):
 
     Attributes:
       name: its module's name, which links go to.
-      title: what was done, in a few words.
-      words: the module's docstring; its example is left out, for the command is shown.
+      title: what was done, in short.
+      description: the module's docstring; its example is left out, for the command is shown.
       command: the command that made it.
       metadata: settings and machine as in run.json, plain values, which may be nested.
       pictures: PNG or JPEG files.
@@ -43,7 +43,7 @@ class Section(NamedTuple):
 
     name: str
     title: str
-    words: str
+    description: str
     command: str
     metadata: Mapping[str, Any]
     pictures: Sequence[pathlib.Path]
@@ -73,7 +73,7 @@ def format_page(title: str, lead: str, sections: Sequence[Section]) -> str:
             raise UserError(f"{count} sections are named {name!r}; give each its own name.")
     return _PAGE.substitute(
         title=html.escape(title),
-        lead=_format_words(lead),
+        lead=_format_description(lead),
         overview=_format_overview(sections),
         contents="\n".join(f"<li>{_link(section, section.title)}</li>" for section in sections),
         sections="\n".join(_format_section(section) for section in sections),
@@ -144,7 +144,7 @@ def _open_box(label: str) -> str:
 def _format_section(section: Section) -> str:
     parts = [
         f'<section id="{html.escape(section.name)}"><h2>{html.escape(section.title)}</h2>',
-        _format_words(section.words),
+        _format_description(section.description),
         *(_format_picture(section, path) for path in section.pictures),
         *(_format_markdown_file(section, path) for path in section.tables),
     ]
@@ -166,11 +166,11 @@ def _format_section(section: Section) -> str:
     return "\n".join([*parts, f"{_TO_THE_TOP}</section>"])
 
 
-def _format_words(words: str) -> str:
+def _format_description(description: str) -> str:
     """Paragraphs of a docstring, with its first words bold and its names in code letters."""
     heads = "|".join(_HEADS)
     paragraphs = []
-    for text in re.split(rf"\n\s*\n|\n(?=(?:{heads}):)", words.strip()):
+    for text in re.split(rf"\n\s*\n|\n(?=(?:{heads}):)", description.strip()):
         head = re.match(rf"({heads}):", text)
         if head and head[1] == "Example":
             continue

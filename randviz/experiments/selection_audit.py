@@ -363,14 +363,14 @@ def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> 
 def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
     for index, offset in enumerate(settings.input_offsets):
         here = filter_records(records, input_offset=offset)
-        for which, (words, fill) in enumerate((("ω L", f"C{index}"), ("L", "none"))):
+        for which, (name, fill) in enumerate((("ω L", f"C{index}"), ("L", "none"))):
             points = [
                 (record["trial"]["layer"], correlate_with_distance(record)[which])
                 for record in here
             ]
             _strip(
                 axis, settings, points, 0.4 * index + 0.15 * which - 0.28, marker="o",
-                color=f"C{index}", markerfacecolor=fill, label=f"{words}, offset {offset}",
+                color=f"C{index}", markerfacecolor=fill, label=f"{name}, offset {offset}",
             )  # fmt: skip
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set(title="loss and image distance of the same draws", ylabel="rank correlation")

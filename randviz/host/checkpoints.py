@@ -61,7 +61,7 @@ def load_checkpoint(
     Args:
       path: the file; its suffix says the format: .h5, .hdf5, .safetensors, .pth, .pt, .npz, .mat.
       network: the architecture the weights are for.
-      input_convention: a word of `INPUT_CONVENTIONS`, or "auto" for the one that goes with the
+      input_convention: a name in `INPUT_CONVENTIONS`, or "auto" for the one that goes with the
         format and its names. With "matconvnet", a .mat file's own mean takes the place of
         ImageNet's.
 
@@ -75,13 +75,13 @@ def load_checkpoint(
     """
     file = os.fspath(path)
     if input_convention not in ("auto", *INPUT_CONVENTIONS):
-        words = ", ".join(("auto", *INPUT_CONVENTIONS))
-        raise UserError(f"input convention {input_convention!r} is unknown; use {words}.")
+        known = ", ".join(("auto", *INPUT_CONVENTIONS))
+        raise UserError(f"input convention {input_convention!r} is unknown; use {known}.")
     digest = _hash_file(file)
     scheme, mean, params, side = _read_file(file, network)
-    word = scheme.convention if input_convention == "auto" else input_convention
-    fields = dict(INPUT_CONVENTIONS[word])
-    if word == "matconvnet" and mean is not None:
+    convention = scheme.convention if input_convention == "auto" else input_convention
+    fields = dict(INPUT_CONVENTIONS[convention])
+    if convention == "matconvnet" and mean is not None:
         fields["input_offset"] = mean
     if side:
         first_dense = _with_weights(network, Dense)[0].name
@@ -89,8 +89,8 @@ def load_checkpoint(
     metadata = {
         "source": file,
         "sha256": digest,
-        "format": f"{scheme.words} {Path(file).suffix.lower()}",
-        "input_convention": word,
+        "format": f"{scheme.name} {Path(file).suffix.lower()}",
+        "input_convention": convention,
     }
     # Only now, with the file's own tensors gone, is there room for a second copy of the weights.
     params = jax.tree.map(jnp.asarray, params)
@@ -130,14 +130,14 @@ def _read_file(file, network):
 class _Scheme(NamedTuple):
     """Whose names they are, and the convention, axes and endings that go with them."""
 
-    words: str
+    name: str
     convention: str
     axes: str | None  # None where files differ
     endings: tuple[str, str]  # of kernel and bias
 
     def slots(self, network):
         """{name in the file: (layer, "kernel" or "bias")}, in forward order."""
-        name_layers = _LAYER_NAMES.get(self.words, _name_plainly)
+        name_layers = _LAYER_NAMES.get(self.name, _name_plainly)
         return {
             stem + ending: (layer, part)
             for layer, stem in name_layers(network).items()
@@ -349,8 +349,8 @@ def _fold_batch_norms(file, tensors):
 
 
 def _order_of(network):
-    words = {Pool: "pool", ResponseNorm: "norm"}
-    return tuple(words[type(layer)] for layer in network.layers if type(layer) in words)
+    kinds = {Pool: "pool", ResponseNorm: "norm"}
+    return tuple(kinds[type(layer)] for layer in network.layers if type(layer) in kinds)
 
 
 def _check_order(file, network, order):

@@ -19,7 +19,7 @@ from randviz.host.progress import format_seconds
 from randviz.types import Image, UserError
 
 _MIB = 2**20
-# What a process holds that no analysis tells: the programs that prepare a descent and what the
+# What a process holds that no analysis reports: the programs that prepare a descent and what the
 # compiler leaves behind. Measured (BUILD_NOTES.md), and the same for pictures of 256 and 1024.
 _PREPARATION = 190 * _MIB
 _PACE_SECONDS = 2.0  # at least so long, or two steps, is the pace measured
@@ -35,19 +35,19 @@ def check_resources(
     solver: Solver | str = "jaxopt",
     num_together: int = 1,
 ) -> bool:
-    """What a command does before its descents: it refuses what will not fit; or only tells.
+    """What a command does before its descents: it refuses what will not fit; or only reports.
 
     Args:
       name: of the command.
       make_objective: makes the objective of the largest of its descents.
       start: [H, W, 3], where that one starts, or its shape.
       num_steps: of all descents together.
-      dry_run: whether the command only wants to tell.
+      dry_run: whether the command only reports.
       solver: as in `descent.init`.
       num_together: how many descents share one program.
 
     Returns:
-      Whether the command has told what it wanted to, and ends here.
+      Whether the command has reported, and ends here.
 
     Raises:
       UserError: if the descent does not fit into memory.

@@ -256,7 +256,7 @@ def _open_file(name: str) -> Pillow.Image:
 
 
 def explain_failure(error: OSError) -> str:
-    """The reason of a failure; the system's words for a file in a folder's place are obscure."""
+    """The reason of a failure; the system's message for a file in a folder's place are obscure."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "part of the path is a file, not a folder"
     return error.strerror or str(error)

@@ -14,7 +14,7 @@ Record = dict[str, Any]  # what was measured, and its trial under "trial"
 
 
 def name_trial(trial: Trial) -> str:
-    """A trial in words, for messages.
+    """A trial as text, for messages.
 
     Example:
       >>> name_trial({"network": 3, "layer": "pool1"})

@@ -211,7 +211,7 @@ def descend(
                         solver=solver,
                     )
                 count = 1  # the first chunk pays for the compilation and says nothing of the pace
-                told = False
+                timed = False
                 while step < end:
                     stops = [
                         (step // every + 1) * every for every in (print_every, save_every) if every
@@ -222,10 +222,10 @@ def descend(
                     for whole, part in zip(trace, jax.device_get(lines), strict=True):
                         whole[step : step + chunk] = part
                     now = time.monotonic()
-                    if told:
+                    if timed:
                         pace = (now - tick) / chunk
                         count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
-                    told = True
+                    timed = True
                     step += chunk
                     progress.report(step, f"loss {float(trace.loss[step - 1]):.4g}")
                     if step == total:

@@ -45,8 +45,8 @@ def setting(
     Args:
       default: of the flag; its type chooses the flag's: bool, int, float, str, or tuple for a
         comma-separated list.
-      help: what it means, in plain words.
-      choices: the only words allowed.
+      help: what it means, in plain language.
+      choices: the only values allowed.
       lower_bound: the smallest number allowed.
       upper_bound: the largest number allowed.
 
@@ -110,13 +110,13 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
 
     Args:
       settings_class: a frozen data class of `setting` fields.
-      argv: the words after the command's name.
+      argv: the arguments after the command's name.
 
     Returns:
       An instance.
 
     Raises:
-      UserError: for an unknown flag, a bad value, or a word that is no flag.
+      UserError: for an unknown flag, a bad value, or an argument that is no flag.
     """
     values = flags.FlagValues()
     for field in list_fields(settings_class):
@@ -125,12 +125,12 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
         if new in values:
             flags.DEFINE_alias(old, new, flag_values=values)
     try:
-        words = values(["randviz", *argv])[1:]
+        rest = values(["randviz", *argv])[1:]
     except (flags.Error, OSError, UnicodeError) as error:
         said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
         raise UserError(f"{said}; --help lists the flags.") from error
-    if words:
-        raise UserError(f"{words[0]!r} is not a flag; write --name=value, and see --help.")
+    if rest:
+        raise UserError(f"{rest[0]!r} is not a flag; write --name=value, and see --help.")
     found = {}
     for field in dataclasses.fields(settings_class):
         value = values[field.name].value
@@ -166,11 +166,11 @@ def describe_flags(settings_class: type) -> str:
         default = field.default
         if isinstance(default, tuple):
             default = ",".join(default)
-        words = field.metadata["help"]
+        text = field.metadata["help"]
         if field.metadata["choices"]:
-            words += f" One of {', '.join(field.metadata['choices'])}."
+            text += f" One of {', '.join(field.metadata['choices'])}."
         lines.append(f"  --{field.name}={default}")
-        lines += textwrap.wrap(words, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -181,13 +181,13 @@ def run_command(
     argv: Sequence[str],
     doc: str,
 ) -> int:
-    """Runs a command from its words, and turns the user's mistakes into one sentence.
+    """Runs a command from its arguments, and turns the user's mistakes into one sentence.
 
     Args:
       name: how the command is called, for messages.
       settings_class: its settings.
       run: what it does.
-      argv: the words after its name.
+      argv: the arguments after its name.
       doc: what `--help` says above the flags.
 
     Returns:
@@ -237,7 +237,7 @@ def configure_jax(precision: str) -> None:
     anything, or some of it comes too late.
 
     Args:
-      precision: a word of `PRECISIONS`.
+      precision: a name in `PRECISIONS`.
     """
     flags_before = os.environ.get("XLA_FLAGS", "")
     first, end = _VERSIONS_WITH_YNNPACK

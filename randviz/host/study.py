@@ -195,7 +195,7 @@ def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records
 
 
 def _check_resources(study: Study, settings: Any) -> None:
-    """Refuses what will not fit into memory, and tells what it would take if that was asked for."""
+    """Refuses what will not fit into memory, and reports what it would take if asked to."""
     if study.workload:
         workload = study.workload(settings)
         check_resources(

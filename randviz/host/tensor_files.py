@@ -22,7 +22,7 @@ class Contents(NamedTuple):
     Attributes:
       tensors: by their names in the file.
       mean: what a MatConvNet file says is subtracted from R, G and B, None if it does not.
-      order: the kinds of its layers other than convolutions, "pool" and "norm", if it tells.
+      order: the kinds of its layers other than convolutions, "pool" and "norm", if it is stored.
     """
 
     tensors: dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def read_tensors(file: str) -> Contents:
       file: its suffix, one of `SUFFIXES`, says the format.
 
     Returns:
-      The tensors and what else the file tells.
+      The tensors and what else the file says.
 
     Raises:
       UserError: for an unknown suffix, a damaged file, and one that would have code run.
@@ -130,9 +130,9 @@ def _read_mat(file):
         fields |= {field: layer[field] for field in ("filters", "biases") if field in layer}
         for field, values in fields.items():
             tensors[f"{layer['name']}.{field}"] = np.asarray(values)
-    words = {"pool": "pool", "lrn": "norm", "normalize": "norm"}
+    names = {"pool": "pool", "lrn": "norm", "normalize": "norm"}
     kinds = [str(layer.get("type")) for layer in layers]  # an empty one is read as an array
-    order = tuple(words[kind] for kind in kinds if kind in words)
+    order = tuple(names[kind] for kind in kinds if kind in names)
     normalization = contents.get("meta", contents).get("normalization", {})
     image = np.asarray(normalization.get("averageImage", ()), np.float64)
     if image.size and (image.shape[-1] != 3 or not np.isfinite(image).all()):

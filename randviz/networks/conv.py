@@ -51,7 +51,7 @@ def platform_of(tree: Any) -> str:
       tree: any; its first array that is not traced counts.
 
     Returns:
-      A word such as "cpu" or "gpu"; that of JAX's default device where there is no such array.
+      A name such as "cpu" or "gpu"; that of JAX's default device where there is no such array.
     """
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):

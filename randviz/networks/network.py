@@ -49,7 +49,7 @@ class Network(LayerNames):
 
     Raises:
       UserError: if pooling, padding_mode, activation, initialization, channel_order or convolution
-        is none of the words above.
+        is none of the values above.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Network(LayerNames):
             "channel_order": ("RGB", "BGR"),
             "convolution": CONVOLUTIONS,
         }
-        for field, words in known.items():
-            if getattr(self, field) not in words:
+        for field, values in known.items():
+            if getattr(self, field) not in values:
                 raise UserError(
                     f"{field.replace('_', ' ')} {getattr(self, field)!r} is unknown; use"
-                    f" {', '.join(words)}."
+                    f" {', '.join(values)}."
                 )
 
     @property

@@ -232,8 +232,8 @@ def reconstruct_through(
 
 
 def _shard(function, mesh: Mesh, specs):
-    """The function on every device's own share, with no word between devices."""
-    # The checker of what differs between devices wants to be told by every differentiation rule
+    """The function on every device's own share, without communication between devices."""
+    # The checker of what differs between devices needs a rule from every primitive
     # of our own (conv.py), and there is nothing for it to find.
     return jax.shard_map(
         function, mesh=mesh, in_specs=specs, out_specs=_EACH_ITS_OWN, check_vma=False

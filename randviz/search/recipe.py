@@ -113,8 +113,8 @@ def format_recipe(recipe: Recipe) -> str:
 
 
 def _format_fields(recipe: Recipe) -> str:
-    words = {offset: word for word, offset in _OFFSETS.items()}
-    offset = words.get(recipe.input_offset) or repr(float(recipe.input_offset))
+    names = {offset: name for name, offset in _OFFSETS.items()}
+    offset = names.get(recipe.input_offset) or repr(float(recipe.input_offset))
     return (
         f"{FORMAT} {recipe.network} seed={recipe.seed} draws={','.join(map(str, recipe.draws))}"
         f" last_layer={recipe.last_layer} scale={recipe.scale!r} bias_scale={recipe.bias_scale!r}"
@@ -145,54 +145,54 @@ def parse_recipe(text: str) -> Recipe:
       UserError: naming the field that is wrong, or the format if it is another one's.
     """
     text = text.strip()
-    words = text.split(" ")
-    if not words[0].startswith("randviz-"):
+    parts = text.split(" ")
+    if not parts[0].startswith("randviz-"):
         raise UserError(f"{text[:30]!r} is not a recipe; one begins with {FORMAT}.")
-    if words[0] != FORMAT:
+    if parts[0] != FORMAT:
         raise UserError(
-            f"the recipe's format is {words[0]} and this program reads {FORMAT}; a newer version of"
+            f"the recipe's format is {parts[0]} and this program reads {FORMAT}; a newer version of"
             " it may read both."
         )
-    if len(text) > _LONGEST or len(words) < 2:
+    if len(text) > _LONGEST or len(parts) < 2:
         raise UserError(f"the recipe has {len(text)} characters and is cut short or too long.")
-    if words[1] not in NETWORKS:
-        raise UserError(f"the recipe's network {words[1]!r} is unknown.")
-    recipe = _read_fields(words[1], words[2:])
+    if parts[1] not in NETWORKS:
+        raise UserError(f"the recipe's network {parts[1]!r} is unknown.")
+    recipe = _read_fields(parts[1], parts[2:])
     if format_recipe(recipe) != text:
         raise UserError(f"the recipe is not written as {format_recipe(recipe)!r} is.")
     return recipe
 
 
 _READERS = {
-    "seed": lambda word: int(word) if 0 <= int(word) < 2**32 else _refuse(),
-    "draws": lambda word: tuple(int(w) if int(w) >= 0 else _refuse() for w in word.split(",")),
+    "seed": lambda part: int(part) if 0 <= int(part) < 2**32 else _refuse(),
+    "draws": lambda part: tuple(int(w) if int(w) >= 0 else _refuse() for w in part.split(",")),
     "last_layer": str,
-    "scale": lambda word: _read_number(word, lowest=1e-38),
-    "bias_scale": lambda word: _read_number(word, lowest=0),
+    "scale": lambda part: _read_number(part, lowest=1e-38),
+    "bias_scale": lambda part: _read_number(part, lowest=0),
     "pooling": str,
     "padding": str,
-    "input_offset": lambda word: (
-        _OFFSETS[word] if word in _OFFSETS else _read_number(word, lowest=-1e38)
+    "input_offset": lambda part: (
+        _OFFSETS[part] if part in _OFFSETS else _read_number(part, lowest=-1e38)
     ),
-    "generator": lambda word: word if word == GENERATOR else _refuse(),
-    "gaussian": lambda word: int(word) if int(word) == GAUSSIAN else _refuse(),
-    "check": lambda word: word if len(word) == 16 and int(word, 16) >= 0 else _refuse(),
+    "generator": lambda part: part if part == GENERATOR else _refuse(),
+    "gaussian": lambda part: int(part) if int(part) == GAUSSIAN else _refuse(),
+    "check": lambda part: part if len(part) == 16 and int(part, 16) >= 0 else _refuse(),
 }
 
 
-def _read_fields(network: str, words: list[str]) -> Recipe:
+def _read_fields(network: str, parts: list[str]) -> Recipe:
     fields = {}
     for position, (name, read) in enumerate(_READERS.items()):
-        word = words[position] if position < len(words) else "nothing"
-        found, separator, value = word.partition("=")
+        part = parts[position] if position < len(parts) else "nothing"
+        found, separator, value = part.partition("=")
         if found != name or not separator:
-            raise UserError(f"the recipe has {word!r} where {name}= belongs.")
+            raise UserError(f"the recipe has {part!r} where {name}= belongs.")
         try:
             fields[name] = read(value)
         except ValueError:
             raise UserError(f"the recipe's {name} cannot be {value!r}.") from None
-    if len(words) > len(_READERS):
-        raise UserError(f"the recipe goes on with {words[len(_READERS)]!r} after its end.")
+    if len(parts) > len(_READERS):
+        raise UserError(f"the recipe goes on with {parts[len(_READERS)]!r} after its end.")
     del fields["generator"], fields["gaussian"]
     recipe = Recipe(network=network, **fields)
     shapes = weight_shapes(recipe.as_network(), recipe.last_layer)
@@ -204,10 +204,10 @@ def _read_fields(network: str, words: list[str]) -> Recipe:
     return recipe
 
 
-def _read_number(word: str, lowest: float) -> float:
-    number = float(word)
+def _read_number(part: str, lowest: float) -> float:
+    number = float(part)
     if not lowest <= number < 1e38:
-        raise ValueError(word)
+        raise ValueError(part)
     return number
 
 

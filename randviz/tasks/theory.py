@@ -165,7 +165,10 @@ def _follow_moments(
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
             covariance = convolve_covariance(
-                covariance, size=layer.kernel_size, border=layer.padding, stride=layer.stride
+                covariance,
+                kernel_size=layer.kernel_size,
+                padding=layer.padding,
+                stride=layer.stride,
             )
             covariance, fourth = rectify_covariance(scale**2 * channels * covariance)
             channels = layer.channels
@@ -184,14 +187,14 @@ def _follow_moments(
 
 
 def convolve_covariance(
-    covariance: np.ndarray, *, size: int = 3, border: int = 1, stride: int = 1
+    covariance: np.ndarray, *, kernel_size: int = 3, padding: int = 1, stride: int = 1
 ) -> np.ndarray:
     """Sums a covariance over the taps of a kernel, zero beyond the edge.
 
     Args:
       covariance: [h, w, h, w], of a channel's features at two positions.
-      size: height and width of a kernel.
-      border: how far the padding reaches beyond each edge.
+      kernel_size: height and width of a kernel.
+      padding: how far the padding reaches beyond each edge.
       stride: positions from one output to the next.
 
     Returns:
@@ -201,10 +204,14 @@ def convolve_covariance(
     References:
       Novak et al. (2019), section 2: the operator A.
     """
-    rows, columns = ((side + 2 * border - size) // stride + 1 for side in covariance.shape[:2])
-    padded = np.pad(covariance, border)
+    rows, columns = (
+        (side + 2 * padding - kernel_size) // stride + 1 for side in covariance.shape[:2]
+    )
+    padded = np.pad(covariance, padding)
     taken = lambda first, count: slice(first, first + (count - 1) * stride + 1, stride)
-    taps = ((taken(i, rows), taken(j, columns)) for i in range(size) for j in range(size))
+    taps = (
+        (taken(i, rows), taken(j, columns)) for i in range(kernel_size) for j in range(kernel_size)
+    )
     # Both positions move together: different taps of a kernel are independent.
     return sum(padded[(*tap, *tap)] for tap in taps)
 
