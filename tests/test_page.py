@@ -71,7 +71,7 @@ def make_section(name="fig3", **changes):
     section = Section(
         name=name,
         title=f"Title of {name}",
-        description="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  python -m x",
+        description="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  run x",
         command=f"python -m {name} --seed=1",
         metadata={
             "settings": {"seed": 123456, "layers": ["a", "b"]},
