@@ -196,7 +196,6 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("invert --image=chelsea --solver=newton", "solver"),
         ("invert --image=chelsea --network=vgg7", "network"),
         ("texture --texture_image=gravel --layers=conv1_1,conv1_1", "twice"),
-        ("texture --texture_image=gravel --layers=", "layer"),
         ("texture --texture_image=gravel --output_size=20", "20"),
         ("texture --texture_image=gravel --output_size=4x4", "4×4"),
         ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
@@ -437,6 +436,7 @@ def test_one_candidate_is_the_plain_network_of_the_same_seed(tmp_path):
     assert pictures[0] == pictures[1]
 
 
+@pytest.mark.slow
 def test_racing_and_batches_select_too(tmp_path):
     for option in ("--racing", "--batch_size=3"):
         words = [*SELECT, "--num_candidates=3", "--last_layer=conv1_1", option]

@@ -126,7 +126,7 @@ def test_input_gradient_compiles_to_ordinary_forward_convolutions():
 
 
 def test_a_descent_flips_no_kernel(tiny, params, image, other_image):
-    objective = rv.Inversion.of(tiny, params, image, layer="conv2_1")
+    objective = rv.Inversion(layer="conv2_1").of(tiny.bind(params), image)
     gradient = jax.jit(lambda objective, x: jax.grad(objective)(x))
     text = gradient.lower(objective, other_image).compile().as_text()
     assert "convolution" in text and " reverse(" not in text

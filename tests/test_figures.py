@@ -63,7 +63,13 @@ def test_laptop_results_are_of_the_flag_file(name):
     assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
-@pytest.mark.parametrize("name", CELLS)
+# Others compile a program of their own each.
+QUICK = ("fig1_inversion", "fig2_pools")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CELLS]
+)
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     wanted, measure = CELLS[name]
     record = next(
@@ -77,6 +83,7 @@ def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     assert found[measure] == pytest.approx(record[measure], rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_first_point_of_a_curve_comes_out_again():
     settings = settings_of("fig4_convergence", "laptop")
     record = records_of("fig4_convergence")[0]
@@ -90,6 +97,7 @@ def test_the_first_point_of_a_curve_comes_out_again():
     assert found == pytest.approx(distance, rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_network_of_the_theory_panel_comes_out_again():
     panel = module_of("theory_panel")
     record = records_of("theory_panel")[3]

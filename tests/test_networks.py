@@ -332,6 +332,7 @@ def test_layers_inside_others_need_the_weights_of_the_whole(image, branches):
     assert RESNET50.canonical_names(("stage4", "stage1")) == ("stage1_block3", "stage4_block3")
 
 
+@pytest.mark.slow
 def test_a_hessian_goes_through_every_kind_of_branch(image, branches):
     network = dataclasses.replace(TINY_BRANCHES, activation="gelu")
     bound = network.bind(branches)
