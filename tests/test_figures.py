@@ -20,7 +20,7 @@ FLAGS = ROOT / "experiments"
 # Another processor adds in another order, and a descent multiplies the difference.
 TOLERANCE = 0.1
 # The shallowest and shortest of each figure's trials, none of them the trained network's.
-CELLS = {
+TRIALS = {
     "fig1_inversion": ({"layer": "pool1"}, "distance"),
     "fig2_pools": ({"layer": "pool2", "image": "chelsea"}, "distance"),
     "fig3_variance": ({"layer": "pool3", "weights": "random", "noise": 1}, "distance"),
@@ -68,10 +68,10 @@ QUICK = ("fig1_inversion", "fig2_pools")
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CELLS]
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRIALS]
 )
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
-    wanted, measure = CELLS[name]
+    wanted, measure = TRIALS[name]
     record = next(
         record
         for record in records_of(name)
