@@ -31,8 +31,10 @@ from randviz.host.settings import list_values, setting
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.random_network import RandomNetwork
+from randviz.objectives.building import WEIGHTINGS
 from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.objectives.objective import Objective, Sampler, Term, objective_at
+from randviz.objectives.statistics.catalog import STATISTICS
 from randviz.tasks.task import Descent
 from randviz.types import Image, Key, UserError
 
@@ -86,6 +88,22 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
     )
     save_every: int = setting(
         0, "Steps between two intermediate pictures, out_00100.png; 0 for none.", lower_bound=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StatisticSettings(DescentSettings):
+    """Settings that texture and style have."""
+
+    statistic: str = setting(
+        "gram",
+        "What of each layer's features is compared, the content's apart.",
+        choices=tuple(STATISTICS),
+    )
+    weighting: str = setting(
+        "gradient",
+        "How layers are weighted: by the reciprocal gradient (the paper's ω and μ), or not at all.",
+        choices=WEIGHTINGS,
     )
 
 

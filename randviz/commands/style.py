@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
-    DescentSettings,
+    StatisticSettings,
     Task,
     make_source,
     make_start,
@@ -24,8 +24,7 @@ from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
-from randviz.objectives.building import WEIGHTINGS
-from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
+from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
 from randviz.tasks.style import Style, keep_colors
 from randviz.tasks.task import Descent
@@ -33,7 +32,7 @@ from randviz.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DescentSettings):
+class Settings(StatisticSettings):
     """Settings of `randviz style`."""
 
     content_image: str = setting("", "The photograph: a path, or the name of a sample.")
@@ -54,14 +53,6 @@ class Settings(DescentSettings):
         (),
         "Layers whose statistics are matched to the painting's; by default the first at each of the"
         " first five resolutions, conv1_1 to conv5_1 in VGG-19.",
-    )
-    statistic: str = setting(
-        "gram", "What of each style layer's features is compared.", choices=tuple(STATISTICS)
-    )
-    weighting: str = setting(
-        "gradient",
-        "How layers are weighted: by the reciprocal gradient (the paper's ω and μ), or not at all.",
-        choices=WEIGHTINGS,
     )
     content_weight: float = setting(style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0)
     style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0)

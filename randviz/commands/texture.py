@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
-    DescentSettings,
+    StatisticSettings,
     Task,
     make_source,
     make_start,
@@ -25,8 +25,7 @@ from randviz.commands.inputs import (
 )
 from randviz.commands.network_choice import choose_network
 from randviz.host.settings import run_command, setting
-from randviz.objectives.building import WEIGHTINGS
-from randviz.objectives.statistics.catalog import STATISTICS, find_statistic
+from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import texture
 from randviz.tasks.task import Descent
 from randviz.tasks.texture import Texture
@@ -34,7 +33,7 @@ from randviz.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(DescentSettings):
+class Settings(StatisticSettings):
     """Settings of `randviz texture`."""
 
     texture_image: str = setting("", "The texture: a path, or the name of a sample.")
@@ -42,14 +41,6 @@ class Settings(DescentSettings):
         (),
         "The layers whose statistics are matched, separated by commas; by default the first at each"
         " of the first four resolutions, conv1_1 to conv4_1 in VGG-19.",
-    )
-    statistic: str = setting(
-        "gram", "What of each layer's features is compared.", choices=tuple(STATISTICS)
-    )
-    weighting: str = setting(
-        "gradient",
-        "How layers are weighted: by the reciprocal gradient (the paper's μ), or not at all.",
-        choices=WEIGHTINGS,
     )
     output_size: str = setting(
         "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
