@@ -52,17 +52,21 @@ def derivatives(f, fixed, x, kernel, x_tangent, kernel_tangent):
     return found
 
 
+OPTIONS = [
+    {"convolution": "winograd", "padding": 0},
+    {"size": 3, "stride": 2, "groups": 2, "padding_mode": "reflect"},
+    {},  # few channels: one product for all taps
+    {"convolution": "direct", "padding_mode": "periodic"},
+    {"convolution": "winograd"},
+    {"convolution": "fft", "size": 5, "padding": 1},
+    {"size": 5, "padding": 1, "stride": 3},
+]
+
+
+# Twenty programs each to compile.
 @pytest.mark.parametrize(
     "options",
-    [
-        {},  # few channels: one product for all taps
-        {"convolution": "direct", "padding_mode": "periodic"},
-        {"convolution": "winograd"},
-        {"convolution": "winograd", "padding": 0},
-        {"convolution": "fft", "size": 5, "padding": 1},
-        {"size": 3, "stride": 2, "groups": 2, "padding_mode": "reflect"},
-        {"size": 5, "padding": 1, "stride": 3},
-    ],
+    [*OPTIONS[:2], *(pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS[2:])],
 )
 def test_derivatives_are_those_of_the_sum_of_taps(options):
     options = dict(options)
@@ -86,7 +90,10 @@ def test_derivatives_are_those_of_the_sum_of_taps(options):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("convolution", ["direct", "winograd", "fft"])
+@pytest.mark.parametrize(
+    "convolution",
+    ["winograd", *(pytest.param(other, marks=pytest.mark.slow) for other in ("direct", "fft"))],
+)
 def test_hessian_vector_products_in_loops_and_on_devices(convolution):
     xs, kernel = draw(2, 6, 5, 3), draw(3, 3, 3, 3) / 4
     gradient = jax.grad(lambda x: jnp.sum(convolve(x, kernel, convolution=convolution) ** 3))

@@ -806,6 +806,7 @@ def test_mat_files_that_are_not_read(tmp_path, tiny, weights):
 # The real one.
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VGG19_FILE.exists(), reason="the file of trained weights is not here")
 def test_trained_vgg19_against_numpy():
     image = skimage.data.chelsea()[90:122, 130:162].astype(np.float32) / 255

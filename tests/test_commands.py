@@ -95,6 +95,7 @@ def test_layer_weights_are_recorded_at_the_papers_scale(tmp_path):
     assert values[0]["style"]["conv1_2"] == pytest.approx(256 * values[1]["style"]["conv1_2"])
 
 
+@pytest.mark.slow
 def test_options_reach_the_picture(tmp_path):
     """Each of these changes the result, so none is read and forgotten."""
     plain = None

@@ -93,6 +93,7 @@ def test_a_dry_run_tells_and_leaves_nothing(words, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "words"),
     [

@@ -42,7 +42,7 @@ def test_each_step_has_another_objective_and_always_the_same(redrawn, other_imag
     assert objective.parts["style"].terms[0].statistic.directions.shape == (6, 4)
 
 
-@pytest.mark.parametrize("solver", ["adam", "averaged_adam"])
+@pytest.mark.parametrize("solver", [pytest.param("adam", marks=pytest.mark.slow), "averaged_adam"])
 def test_two_chunks_are_one_bit_for_bit(redrawn, other_image, solver):
     state = rv.init(redrawn, other_image, num_steps=9, solver=solver)
     whole, trace = rv.advance(redrawn, state, num_steps=9, solver=solver)

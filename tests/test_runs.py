@@ -41,7 +41,17 @@ def stop_at(step_wanted, number=signal.SIGINT):
     return {"show": show, "save_every": step_wanted}
 
 
-@pytest.mark.parametrize("solver", descent.SOLVERS)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "jaxopt",
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in descent.SOLVERS
+            if other != "jaxopt"
+        ),
+    ],
+)
 def test_a_run_stopped_twice_ends_with_the_same_bits(problem, tmp_path, solver):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -165,7 +175,14 @@ def descend_scales(scales, method, folder, **options):
     return runs.descend(stages, start, folder=folder, metadata=method, solver=solver, **options)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        "jaxopt",
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ("optax", "averaged_adam")),
+        "redrawn",
+    ],
+)
 def test_a_run_stopped_in_each_scale_ends_with_the_same_bits(scales, method, tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
