@@ -383,6 +383,7 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
 SELECT = ["select", "--reference_image=astronaut", "--image_size=16", "--num_steps=5"]
 
 
+@pytest.mark.slow
 def test_a_selected_network_is_a_recipe_that_commands_take(tmp_path, capsys):
     out = tmp_path / "net"
     words = [*SELECT, "--num_candidates=3", "--last_layer=conv2_1", "--seed=4"]

@@ -44,14 +44,8 @@ def make_picture_problem(name, seed):
     return rv.Style(style_layers=layers).of(rv.VGG19.bind(params), photo, painting), photo
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("inversion", marks=pytest.mark.slow),
-        "texture",
-        pytest.param("style", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", solvers.PROBLEMS)
 def test_loss_is_no_worse_than_scipys_and_evaluations_are_few(name):
     # Two descents of one problem part by some per cent either way as rounding accumulates, so it
     # is the geometric mean over three networks that must be within ten.

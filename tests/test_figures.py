@@ -64,7 +64,7 @@ def test_laptop_results_are_of_the_flag_file(name):
 
 
 # Others compile a program of their own each.
-QUICK = ("fig1_inversion", "fig2_pools")
+QUICK = ("fig2_pools",)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def finish(*processes):
     return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
 
 
+@pytest.mark.slow
 def test_records_are_the_same_on_one_device_on_eight_and_in_two_processes(tmp_path, small):
     words = ["--layers=conv1_2", "--num_networks=3", "--num_noises=2"]
     program = ["-c", TINY_PROGRAM, *SMALL, *words]

@@ -47,6 +47,7 @@ def test_losses_are_those_of_an_inversion_with_each_draw(tiny, above, image, cho
         np.testing.assert_allclose(choice.raw_losses[draw], choice.losses[draw] / omega, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_batches_and_portions_agree_with_one_after_another(tiny, above, image, choice):
     for batch_size in (3, 4):
         batched = select(tiny, above, image, batch_size=batch_size)
