@@ -166,6 +166,12 @@ def test_threshold_means_by_hand(masked, shape):
     np.testing.assert_allclose(found, np.mean(np.sqrt(energy)), rtol=1e-3)
 
 
+def test_no_statistic_passes_for_another_under_jit():
+    found = [jax.tree.structure(statistic) for statistic in STATISTICS.values()]
+    for index, structure in enumerate(found):
+        assert structure not in found[:index]
+
+
 @pytest.mark.parametrize("name", ["gram", "means", "cosine_means", "clipped_means", "relu_means"])
 def test_means_are_additive_over_bands(name):
     maps = draw(6, 4, 5)

@@ -21,17 +21,22 @@ class Statistic:
 
     Attributes:
       distance: "squared" or "absolute".
+      kind: the class's name, set by itself; it tells the pytrees of two statistics apart.
 
     Raises:
       UserError: for another distance.
     """
 
     distance: str = struct.field(pytree_node=False, default="squared")
+    # jaxlib 0.10.2 takes the structures of two data classes for equal if their static fields are,
+    # and now and then `jit` ran the program of one statistic for another. So each has its name.
+    kind: str = struct.field(pytree_node=False, default="", kw_only=True, repr=False)
 
     # Whether positions are compared one by one, so that a mask applies to the target as well.
     keeps_positions = False
 
     def __post_init__(self):
+        object.__setattr__(self, "kind", type(self).__qualname__)
         if self.distance not in DISTANCES:
             raise UserError(f"distance {self.distance!r} is unknown; use {' or '.join(DISTANCES)}.")
 
