@@ -326,8 +326,9 @@ def run_task(task: Task) -> None:
         return
     if len(stages) > 1:
         _check_scale(stages[0])
-    objective = objective_at(stages[-1].make_objective(), 0)
-    layer_weights = state_layer_weights(task.descent.source, objective)
+    last = stages[-1].make_objective()
+    stages[-1] = stages[-1]._replace(make_objective=lambda: last)
+    layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
     folder = runs.prepare_folder(settings.out_dir)
     runs.prepare_folder(output.parent, flag="output_image")
     if output.is_dir():

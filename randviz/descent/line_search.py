@@ -9,10 +9,10 @@ a deep network several times takes longer than a hundred small steps of descent.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from randviz.descent.solver import choose
 from randviz.types import Array, Image
 
 _DECREASE = 1e-4  # c1 of the Wolfe conditions
@@ -116,10 +116,10 @@ def search_line(
         towards_high = jnp.where(carry.bracketed, carry.high_step - low.step, 1.0)
         crossed = ~beyond & (slope * towards_high >= 0)
         high = (carry.high_step, carry.high_loss, carry.high_slope)
-        high = _where(crossed, (low.step, low.loss, low.slope), high)
-        high = _where(beyond, (trial.step, trial.loss, trial.slope), high)
+        high = choose(crossed, (low.step, low.loss, low.slope), high)
+        high = choose(beyond, (trial.step, trial.loss, trial.slope), high)
         bracketed = carry.bracketed | beyond | crossed
-        new_low = _where(accepted | ~beyond, trial, low)
+        new_low = choose(accepted | ~beyond, trial, low)
         ends = jnp.stack([new_low.step, high[0]])
         narrow = jnp.ptp(ends) <= _NARROW * jnp.max(ends)
         accepted = accepted | (bracketed & narrow & (new_low.step > 0))
@@ -136,11 +136,6 @@ def search_line(
     carry = lax.while_loop(unfinished, look, carry)
     # A step too small to change the image is none, whatever its number says.
     return Search(carry.low, carry.evaluations, jnp.all(carry.low.image == image))
-
-
-def _where(condition: Array, new, old):
-    """The one pytree or the other, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _inside(low: Point, high_step: Array, high_loss: Array, high_slope: Array) -> Array:

@@ -23,7 +23,6 @@ from randviz.types import Array
 
 CONVOLUTIONS = ("auto", "direct", "winograd", "fft")
 PADDING_MODES = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
-POOLINGS = ("avg", "max")
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
