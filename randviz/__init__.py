@@ -43,6 +43,7 @@ from randviz.networks.alexnet import ALEXNET, CAFFENET
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.extractor import Extractor
 from randviz.networks.filter_bank import FILTER_BANK, RANDOM_FILTERS, filter_bank, single_layer
+from randviz.networks.filter_pyramid import FilterPyramid, RandomPyramid
 from randviz.networks.network import BoundNetwork, Network, features
 from randviz.networks.random_network import RandomNetwork
 from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
@@ -60,6 +61,7 @@ from randviz.objectives.statistics.sliced_wasserstein import SlicedWasserstein
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.search.selection import select_layer, select_weights
 from randviz.tasks.inversion import Inversion, invert
+from randviz.tasks.painting import paint, paint_texture
 from randviz.tasks.style import Style, keep_colors, transfer
 from randviz.tasks.texture import Texture, synthesize
 from randviz.types import UserError
@@ -82,6 +84,7 @@ __all__ = [
     "CosineMeans",
     "Extractor",
     "Features",
+    "FilterPyramid",
     "Gram",
     "Inversion",
     "Iterate",
@@ -92,6 +95,7 @@ __all__ = [
     "Objective",
     "OptaxLbfgs",
     "RandomNetwork",
+    "RandomPyramid",
     "Recipe",
     "Redrawn",
     "Result",
@@ -124,6 +128,8 @@ __all__ = [
     "mean_gram",
     "minimize",
     "normalize_activations",
+    "paint",
+    "paint_texture",
     "parse_recipe",
     "plan_schedule",
     "random_weights",

@@ -22,22 +22,27 @@ class Adam(Solver):
       final_rate: share of it that is left at the last step.
       average: decay of an exponential average of the iterates over the second half of the planned
         steps, which is the result; 0 returns the last iterate.
+      momentum: β₁, the decay of the average over gradients.
     """
 
     learning_rate: float = 0.02
     final_rate: float = 1.0
     average: float = 0.0
+    momentum: float = 0.9
     takes_redrawn = True
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
         """See `Solver.init`."""
         loss, grad = jax.value_and_grad(objective_at(objective, 0))(image)
-        return loss, (optax.scale_by_adam().init(image), grad, image, num_steps)
+        return loss, (self._scale().init(image), grad, image, num_steps)
+
+    def _scale(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(b1=self.momentum)
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         """See `Solver.move`."""
         moments, grad, average, num_steps = state.inner
-        updates, moments = optax.scale_by_adam().update(grad, moments)
+        updates, moments = self._scale().update(grad, moments)
         progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
         # Beyond the plan the rate stays; without one it does not decay.
         progress = jnp.where(num_steps > 0, jnp.minimum(progress, 1.0), 0.0)

@@ -29,6 +29,8 @@ STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 # Differs from the paper: 100 : 1 : 1000 shows no style (BUILD_NOTES.md).
 CONTENT_WEIGHT, STYLE_WEIGHT, TV_WEIGHT = 1.0, 50.0, 2.0
 
+_REFERENCE_SIZE = 256  # pixels, of `content_decay`
+
 # Rows: luma and two colour differences of ITU-R BT.601, for keeping a photograph's own colours.
 _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
@@ -46,6 +48,8 @@ class Style:
       weighting: of the layers: "gradient", the paper's ω and μ; or "none"; static.
       gradient_reduction: of eq. 4 and 8, see `layer_weights`; static.
       input_offset: for a network that leaves it open; static.
+      content_decay: p: at a longest side of L pixels the content counts α (256 / L)^p; 0 in the
+        paper; static.
     """
 
     content_weight: float | Array = CONTENT_WEIGHT
@@ -61,6 +65,7 @@ class Style:
     input_offset: float | tuple[float, float, float] = struct.field(
         pytree_node=False, default=INPUT_OFFSET
     )
+    content_decay: float = struct.field(pytree_node=False, default=0.0)
 
     def __post_init__(self):
         object.__setattr__(self, "content_layers", as_names(self.content_layers))
@@ -160,8 +165,9 @@ def _make(
             for terms, share in zip(each, shares / jnp.sum(shares), strict=True)
             for term in terms
         )
+    decay = (_REFERENCE_SIZE / max(shape)) ** task.content_decay
     parts = {
-        "content": Part(jnp.float32(task.content_weight), content_terms),
+        "content": Part(jnp.float32(task.content_weight) * decay, content_terms),
         "style": Part(jnp.float32(task.style_weight), style_terms),
         "tv": Part(jnp.float32(task.tv_weight), (TotalVariation(),)),
     }

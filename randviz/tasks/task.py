@@ -22,6 +22,8 @@ class Descent(NamedTuple):
       key: of what is drawn, once or at each step.
       redraw: whether random parts of the statistics are drawn anew at each step, although the
         extractor stays.
+      solver: what descends where none is named; None for L-BFGS, or the averaged Adam where
+        something is redrawn.
     """
 
     task: Task
@@ -29,6 +31,7 @@ class Descent(NamedTuple):
     images: tuple[Any, ...]
     key: Key
     redraw: bool = False
+    solver: Solver | None = None
 
     @property
     def is_redrawn(self) -> bool:
@@ -51,9 +54,9 @@ class Descent(NamedTuple):
             return Redrawn(key, self.source, self.task, images)
         return self.task.of(self.source, *images, key=key)
 
-    def default_solver(self) -> str:
-        """The solver's name where none is asked for."""
-        return "averaged_adam" if self.is_redrawn else "jaxopt"
+    def default_solver(self) -> Solver | str:
+        """The solver where none is asked for."""
+        return self.solver or ("averaged_adam" if self.is_redrawn else "jaxopt")
 
 
 def first_shape(shape: tuple[int, int], schedule: Schedule | None) -> tuple[int, int]:

@@ -1,0 +1,214 @@
+"""Painting and texture by random filters: the method beyond the paper, and its constants.
+
+The paper's network is cut down to one layer and drawn anew at each step: random filters on two
+octaves, whose responses are compared by the means of clipped linear features. What descends is the
+expectation over all such networks, from coarse to fine. The same constants serve all pictures and
+sizes (BUILD_NOTES.md says how they were chosen).
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from randviz.descent.adam import Adam
+from randviz.descent.schedule import Schedule, plan_schedule, scale_shape
+from randviz.descent.solver import Result
+from randviz.networks.extractor import IMAGE_LAYER
+from randviz.networks.filter_pyramid import RandomPyramid
+from randviz.networks.gaussian import as_key, split_key
+from randviz.objectives.statistics.random_features import ThresholdMeans
+from randviz.tasks.style import Style
+from randviz.tasks.task import Descent, run
+from randviz.tasks.texture import Texture
+from randviz.types import Array, Image, Key, UserError, as_image
+
+FILTERS = RandomPyramid()
+LAYERS = ("octave1", "octave2")
+STATISTIC = ThresholdMeans("absolute", num_features=4)
+SOLVER = Adam(final_rate=0.0, average=0.9, momentum=0.8)
+STRENGTH = 0.5
+NOISE_STD = 0.1
+
+# The content's weight at strength 1/2 and a longest side of 256 pixels, and the power of the size
+# that it falls with: at a constant weight large pictures keep the photograph's detail and lose the
+# painting's.
+_CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
+# Patches at the edge of an image are fewer than elsewhere. So the image that descends is larger by
+# a margin on each side, in pixels, which is cut off at the end.
+_MARGIN = 8
+# Steps at a scale: many where pixels are few, twice as many at the last.
+_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 120, 20, 181
+_TEXTURE_MIN_SIZE = 24
+
+
+class Plan(NamedTuple):
+    """A painting or texture about to be made.
+
+    Attributes:
+      descent: what descends.
+      start: [h, w, 3], where it starts, scaled to the first size.
+      canvas: (H', W') of the image that descends, margins included.
+      shape: (H, W) of the result.
+      schedule: sizes of the canvas, and steps.
+    """
+
+    descent: Descent
+    start: Image
+    canvas: tuple[int, int]
+    shape: tuple[int, int]
+    schedule: Schedule
+
+    def crop(self, image: Image) -> Image:
+        """Cuts the margin off.
+
+        Args:
+          image: [h', w', 3], the canvas at any size.
+
+        Returns:
+          [h, w, 3]; the result's shape, if the canvas is at its last size.
+        """
+        shape = scale_shape(self.shape, max(image.shape[:2]) / max(self.canvas))
+        top, left = ((a - b) // 2 for a, b in zip(image.shape, shape, strict=False))
+        return image[top : top + shape[0], left : left + shape[1]]
+
+    def run(self) -> Result:
+        """Makes the picture.
+
+        Returns:
+          image: [H, W, 3], not clipped; trace: [T] each.
+        """
+        result = run(
+            self.descent,
+            self.start,
+            shape=self.canvas,
+            num_steps=0,
+            schedule=self.schedule,
+        )
+        return result._replace(image=self.crop(result.image))
+
+
+def plan_painting(
+    key: Key,
+    content_image: Image,
+    style_images: Sequence[Image],
+    *,
+    strength: float = STRENGTH,
+    style_blend_weights: Sequence[float] | None = None,
+    style_masks: Sequence[Array] | None = None,
+    num_steps: int | None = None,
+    schedule: Schedule | None = None,
+) -> Plan:
+    """Plans a painting, see `paint`."""
+    if not 0 <= strength <= 1:
+        raise UserError(f"the strength is {strength:g}; give a number from 0 to 1.")
+    content = as_image(content_image, "the content image")
+    canvas = jnp.pad(content, _margins(content.shape), mode="reflect")
+    images = (canvas, [as_image(style, "a style image") for style in style_images])
+    if style_masks is not None:
+        masks = [jnp.asarray(mask, jnp.float32) for mask in style_masks]
+        images += ([jnp.pad(mask, _margins(mask.shape), mode="edge") for mask in masks],)
+    longest = max(canvas.shape)
+    schedule = schedule or _plan(longest, round(128 / 2**strength), num_steps)
+    style = Style(
+        # Only the ratio of the two counts for Adam; at strength 0 the photograph stays.
+        content_weight=2 * _CONTENT_WEIGHT * (1 - strength) ** 2,
+        style_weight=strength**2,
+        tv_weight=0.0,
+        style_blend_weights=style_blend_weights,
+        style_statistic=STATISTIC,
+        content_layers=(IMAGE_LAYER,),
+        style_layers=LAYERS,
+        weighting="none",
+        content_decay=_CONTENT_DECAY,
+    )
+    descent = Descent(style, FILTERS, images, as_key(key), True, SOLVER)
+    return Plan(descent, canvas, canvas.shape[:2], content.shape[:2], schedule)
+
+
+def plan_texture(
+    key: Key,
+    image: Image,
+    *,
+    shape: tuple[int, int] | None = None,
+    num_steps: int | None = None,
+    schedule: Schedule | None = None,
+) -> Plan:
+    """Plans a texture, see `paint_texture`."""
+    noise_key, draw_key = split_key(as_key(key))
+    image = as_image(image)
+    shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
+    canvas = tuple(side + 2 * _MARGIN for side in shape)
+    schedule = schedule or _plan(max(canvas), _TEXTURE_MIN_SIZE, num_steps)
+    with jax.threefry_partitionable(True):
+        noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
+    start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
+    task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none")
+    descent = Descent(task, FILTERS, (image,), draw_key, True, SOLVER)
+    return Plan(descent, start, canvas, shape, schedule)
+
+
+def _margins(shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return ((_MARGIN,) * 2,) * 2 + ((0, 0),) * (len(shape) - 2)
+
+
+def _plan(longest: int, min_size: int, num_steps: int | None) -> Schedule:
+    """Sizes up to the longest side, and the method's steps, or as many, in proportion."""
+    sizes = plan_schedule(longest, 1, min_size=min(min_size, longest)).sizes
+    steps = [max(_FEWEST_STEPS, round(_STEPS * min(1, _REFERENCE_SIZE / size))) for size in sizes]
+    steps[-1] *= 2
+    if num_steps is not None:
+        ends = [round(num_steps * sum(steps[:i]) / sum(steps)) for i in range(len(steps) + 1)]
+        steps = [end - begin for begin, end in itertools.pairwise(ends)]
+    return Schedule(sizes, tuple(steps))
+
+
+def paint(
+    key: Key,
+    content_image: Image,
+    style_images: Image | Sequence[Image],
+    **options: Any,
+) -> Result:
+    """Paints the content of one image in the style of another, by random filters.
+
+    Args:
+      key: of all filters.
+      content_image: [H, W, 3], RGB in [0, 1], the photograph.
+      style_images: [h0, w0, 3], the painting, or several of any sizes, blended; or, with masks,
+        each in its own region.
+      options: strength, from 0, the photograph, to 1, nothing but the painting's patches;
+        style_blend_weights and style_masks, as in `Style`; num_steps, of all scales together;
+        schedule, sizes (of the image with its margins) and steps, in place of the method's own.
+
+    Returns:
+      image: [H, W, 3], not clipped; trace: [T] each.
+
+    Raises:
+      UserError: for a strength outside 0 to 1, an image smaller than a filter, or as `Style.of`.
+
+    References:
+      Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
+      Differs from the paper: see the module.
+    """
+    styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
+    return plan_painting(key, content_image, styles, **options).run()
+
+
+def paint_texture(key: Key, image: Image, **options: Any) -> Result:
+    """Makes an image with a texture's patches, starting from noise, by random filters.
+
+    Args:
+      key: of the noise and all filters.
+      image: [h0, w0, 3], the texture, RGB in [0, 1].
+      options: shape, (H, W) of the result, the texture's own by default; num_steps and schedule, as
+        in `paint`.
+
+    Returns:
+      image: [H, W, 3], not clipped; trace: [T] each.
+
+    Raises:
+      UserError: for an image smaller than a filter.
+    """
+    return plan_texture(key, image, **options).run()
