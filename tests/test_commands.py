@@ -24,9 +24,16 @@ from randviz.types import UserError
 
 SMALL = ["--image_size=16", "--num_steps=4"]
 INVERT = ["invert", "--image=chelsea", "--layer=conv1_2", *SMALL]
-TEXTURE = ["texture", "--texture_image=gravel", "--layers=conv1_1,conv1_2", *SMALL]
+TEXTURE = [
+    "texture",
+    "--method=paper",
+    "--texture_image=gravel",
+    "--layers=conv1_1,conv1_2",
+    *SMALL,
+]
 STYLE = [
     "style",
+    "--method=paper",
     "--content_image=chelsea",
     "--style_image=coffee",
     "--content_layers=conv1_1",
@@ -324,18 +331,20 @@ def test_demo_writes_pictures_panels_and_a_page(tmp_path, monkeypatch):
         "texture": {"layers": ("conv1_1",), "image_size": 16},
         "style": {"content_layers": ("conv1_1",), "style_layers": ("conv1_2",), "image_size": 16},
     }
+    small = {"image_size": 32, "scale_sizes": ("32",), "scale_steps": ("2",)}
     shows = [
-        dataclasses.replace(show, flags={**show.flags, **flags[demo.name_of(show)]})
+        dataclasses.replace(show, flags={**show.flags, **flags.get(show.name, small)})
         for show in demo.SHOWS
     ]
     monkeypatch.setattr(demo, "SHOWS", shows)
     for _ in range(2):  # it can be run again
         assert main(["demo", f"--out_dir={tmp_path}", "--num_steps=2"]) == 0
     page = (tmp_path / "index.html").read_text()
-    for name in flags:
+    for show in shows:
+        name = show.name
         assert (tmp_path / name / "out.png").exists()
         assert f'src="{name}_panel.png"' in page and (tmp_path / f"{name}_panel.png").exists()
-        assert f"randviz {name} --" in page
+        assert f"randviz {name.removeprefix('filters_')} --" in page
 
 
 def test_help_is_there_without_a_command_and_with_each(capsys):

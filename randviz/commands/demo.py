@@ -1,9 +1,11 @@
-"""Shows all three tasks on sample pictures: a few minutes on two cores, nothing to download.
+"""Shows the paper's three tasks, and painting by random filters, on sample pictures.
+
+A few minutes on two cores, nothing to download.
 
 Example:
   randviz demo --out_dir=out/demo
 
-Writes the three pictures, panels with their sources beside them, and index.html to look at.
+Writes the pictures, panels with their sources beside them, and index.html to look at.
 """
 
 import dataclasses
@@ -36,22 +38,27 @@ class Show:
     """One task of the demo.
 
     Attributes:
+      name: of its folder and panel.
       title: what is seen, in short.
       description: what to look for, one or two sentences.
       command: the module whose task it is.
       pictures: {caption: sample}, what stands beside the result.
-      flags: of the command, except the folder, the steps and the seed.
+      flags: of the command, except the folder, the seed and, of the paper's, the steps.
+      is_paper: whether it is the paper's method, which takes trained weights and a number of steps.
     """
 
+    name: str
     title: str
     description: str
     command: object
     pictures: dict[str, str]
     flags: dict[str, object]
+    is_paper: bool = True
 
 
 SHOWS = (
     Show(
+        name="invert",
         title="A photograph from deep features",
         description=(
             "Twelve convolutions and four poolings with random weights, then back: white noise was"
@@ -62,17 +69,19 @@ SHOWS = (
         flags={"image": "chelsea", "layer": "pool4", "image_size": 128},
     ),
     Show(
-        title="More of a texture",
+        name="texture",
+        title="More of a texture, as in the paper",
         description=(
             "White noise was changed until its features in four layers were correlated as the"
             " source's are; where things lie was never looked at."
         ),
         command=texture,
         pictures={"the source": "gravel"},
-        flags={"texture_image": "gravel", "image_size": 128},
+        flags={"texture_image": "gravel", "image_size": 128, "method": "paper"},
     ),
     Show(
-        title="A photograph in another picture's style",
+        name="style",
+        title="A photograph in another picture's style, as in the paper",
         description=(
             "The content of the one, the colours and strokes of the other, no training anywhere."
         ),
@@ -82,14 +91,31 @@ SHOWS = (
             "content_image": "astronaut",
             "style_image": ("immunohistochemistry",),
             "image_size": 128,
+            "method": "paper",
         },
     ),
+    Show(
+        name="filters_texture",
+        title="More of a texture, by random filters",
+        description=(
+            "One layer of random filters, others at each step, from coarse to fine: bricks keep"
+            " their rows."
+        ),
+        command=texture,
+        pictures={"the source": "brick"},
+        flags={"texture_image": "brick", "image_size": 128},
+        is_paper=False,
+    ),
+    Show(
+        name="filters_style",
+        title="A photograph in a painting's style, by random filters",
+        description="The same, starting from the photograph.",
+        command=style,
+        pictures={"the content": "columns", "the style": "starry_night"},
+        flags={"content_image": "columns", "style_image": ("starry_night",), "image_size": 192},
+        is_paper=False,
+    ),
 )
-
-
-def name_of(show: Show) -> str:
-    """The command's name: invert, texture or style."""
-    return show.command.__name__.rpartition(".")[2]
 
 
 def run(settings: Settings) -> None:
@@ -100,13 +126,15 @@ def run(settings: Settings) -> None:
     began = time.monotonic()
     sections = []
     for show in SHOWS:
-        name = name_of(show)
-        options = {**show.flags, "num_steps": settings.num_steps, "seed": settings.seed}
+        name = show.name
+        options = {**show.flags, "seed": settings.seed}
+        if show.is_paper:
+            options["num_steps"] = settings.num_steps
         result = show.command.Settings(
             **options, dry_run=settings.dry_run, out_dir=str(folder / name)
         )
         results = {"the result": result}
-        if settings.trained_weights:
+        if settings.trained_weights and show.is_paper:
             results["with trained weights"] = dataclasses.replace(
                 result,
                 trained_weights=settings.trained_weights,
@@ -115,7 +143,7 @@ def run(settings: Settings) -> None:
         args = [
             f"--{flag}={','.join(v) if isinstance(v, tuple) else v}" for flag, v in options.items()
         ]
-        command = " ".join(["randviz", name, *args])
+        command = " ".join(["randviz", show.command.__name__.rpartition(".")[2], *args])
         size = show.flags["image_size"]
         pictures = [load_image(sample, image_size=size) for sample in show.pictures.values()]
         for result in results.values():
@@ -145,7 +173,8 @@ code {{ font-size: 0.85em; overflow-wrap: anywhere; }}
 section {{ margin-top: 3rem; }}
 </style></head><body>
 <h1>What an untrained network knows</h1>
-<p>Three pictures by a VGG-19 whose weights are random numbers. It has never seen a picture.</p>
+<p>Three pictures by a VGG-19 whose weights are random numbers, and two by a single layer of random
+filters. Neither has ever seen a picture.</p>
 {sections}
 </body></html>
 """

@@ -16,6 +16,7 @@ from randviz.commands.inputs import (
     LARGEST_SIDE,
     Picture,
     PictureSettings,
+    SeedSettings,
     StepSettings,
     check_output,
     load_picture,
@@ -27,7 +28,7 @@ from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resi
 from randviz.host import runs
 from randviz.host.estimate import check_resources
 from randviz.host.images import check_suffix, save_image
-from randviz.host.settings import list_values, setting
+from randviz.host.settings import list_fields, list_values, setting
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.random_network import RandomNetwork
@@ -35,6 +36,7 @@ from randviz.objectives.building import WEIGHTINGS
 from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.objectives.objective import Objective, Sampler, Term, objective_at
 from randviz.objectives.statistics.catalog import STATISTICS
+from randviz.tasks.painting import Plan
 from randviz.tasks.task import Descent
 from randviz.types import Image, Key, UserError
 
@@ -92,9 +94,23 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class StatisticSettings(DescentSettings):
+class MethodSettings(DescentSettings):
     """Settings that texture and style have."""
 
+    method: str = setting(
+        "filters",
+        "filters: means of random filters' responses, drawn anew at each step, coarse to fine;"
+        " paper: one network, whose Gram matrices are compared, and all flags about networks,"
+        " layers, statistics and solvers.",
+        choices=("filters", "paper"),
+    )
+    num_steps: int = setting(
+        0,
+        "Steps of all scales together; 0 for the method's own: 500 with --method=paper (the paper"
+        " takes 2000).",
+        lower_bound=0,
+        upper_bound=10**6,
+    )
     statistic: str = setting(
         "gram",
         "What of each layer's features is compared, the content's apart.",
@@ -113,9 +129,10 @@ class Task(NamedTuple):
     Attributes:
       name: of the command.
       settings: of the command.
-      choice: whose network it is.
+      network: what the record says of the network, plain values.
       descent: what descends.
-      shape: (H, W) of the result.
+      shape: (H, W) of the image that descends.
+      schedule: sizes and steps of its descents.
       start: [h, w, 3], scaled to the first size.
       pictures: {flag: Picture}, everything read from outside.
       finish: what is done to the last image before it is saved.
@@ -124,13 +141,42 @@ class Task(NamedTuple):
 
     name: str
     settings: DescentSettings
-    choice: Choice
+    network: Mapping[str, Any]
     descent: Descent
     shape: tuple[int, int]
+    schedule: Schedule
     start: Image
     pictures: Mapping[str, Picture]
     finish: Callable[[Image], Image] = lambda image: image
     measure: Callable[[Image], dict[str, Any]] = lambda image: {}
+
+
+def check_method(settings: MethodSettings, *names: str) -> None:
+    """Checks that no flag of the paper's method is given to the other.
+
+    Args:
+      settings: of the command.
+      names: of the command's own flags that belong to the paper's method.
+
+    Raises:
+      UserError: naming the flag, if one is.
+    """
+    if settings.method == "paper":
+        return
+    shared = {field.name for field in dataclasses.fields(SeedSettings)} | {"precision"}
+    names += tuple(f.name for f in dataclasses.fields(NetworkSettings) if f.name not in shared)
+    names += ("gradient_reduction", "solver", "memory", "redraw", "statistic", "weighting")
+    for field in list_fields(type(settings)):
+        if field.name in names and getattr(settings, field.name) != field.default:
+            raise UserError(
+                f"--{field.name} belongs to the paper's method; add --method=paper, or leave it"
+                " out."
+            )
+
+
+def describe_choice(choice: Choice) -> dict[str, Any]:
+    """What a record says of a network and its weights."""
+    return {**describe_network(choice.network), **choice.metadata}
 
 
 def make_source(settings: DescentSettings, choice: Choice, last_layer: str) -> Extractor | Sampler:
@@ -167,6 +213,7 @@ def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
     Raises:
       UserError: for sizes or steps that are no whole numbers or do not fit together.
     """
+    num_steps = settings.num_steps or StepSettings.num_steps
     if settings.scale_sizes:
         if settings.min_size or settings.num_scales:
             raise UserError("--scale_sizes takes the place of --min_size and --num_scales.")
@@ -176,17 +223,55 @@ def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
                 f"--scale_sizes ends at {sizes[-1]} and the result's longest side is {longest}"
                 " pixels; end there, or change --image_size."
             )
-        schedule = Schedule(sizes, divide_steps(settings.num_steps, sizes))
+        schedule = Schedule(sizes, divide_steps(num_steps, sizes))
     else:
         schedule = plan_schedule(
             longest,
-            settings.num_steps,
+            num_steps,
             min_size=settings.min_size or None,
             num_scales=settings.num_scales or None,
         )
     if settings.scale_steps:
         schedule = Schedule(schedule.sizes, read_whole_numbers("scale_steps", settings.scale_steps))
     return schedule
+
+
+def find_schedule(settings: DescentSettings, longest: int) -> Schedule | None:
+    """The scales that the settings ask for, or None if they leave them to the method.
+
+    Args:
+      settings: of the command.
+      longest: longest side of the result, in pixels.
+
+    Raises:
+      UserError: as `make_schedule`.
+    """
+    asked = (settings.min_size, settings.num_scales, settings.scale_sizes, settings.scale_steps)
+    return make_schedule(settings, longest) if any(asked) else None
+
+
+def plan_task(
+    name: str, settings: DescentSettings, plan: Plan, pictures: Mapping[str, Picture]
+) -> Task:
+    """Makes a task of what random filters are to paint.
+
+    Args:
+      name: of the command.
+      settings: of the command.
+      plan: what is painted.
+      pictures: {flag: Picture}, everything read from outside.
+    """
+    return Task(
+        name=name,
+        settings=settings,
+        network={"name": "random filters", **dataclasses.asdict(plan.descent.source)},
+        descent=plan.descent,
+        shape=plan.canvas,
+        schedule=plan.schedule,
+        start=plan.start,
+        pictures=pictures,
+        finish=plan.crop,
+    )
 
 
 def read_whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
@@ -305,7 +390,7 @@ def run_task(task: Task) -> None:
     named = task.descent.default_solver() if settings.solver == "auto" else settings.solver
     solver = find_solver(named, memory=settings.memory)
     longest = max(task.shape)
-    schedule = make_schedule(settings, longest)
+    schedule = task.schedule
     shapes = schedule.shapes(task.shape)
     stages = [
         runs.Stage(functools.partial(task.descent.objective, size / longest, scale), shape, steps)
@@ -342,7 +427,7 @@ def run_task(task: Task) -> None:
         "command": task.name,
         "settings": list_values(settings),
         "schedule": {"sizes": schedule.sizes, "steps": schedule.steps},
-        "network": {**describe_network(task.choice.network), **task.choice.metadata},
+        "network": dict(task.network),
         "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
         **runs.describe_machine(),
     }

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from randviz.commands.descent import (
     DescentSettings,
     Task,
+    describe_choice,
+    make_schedule,
     make_source,
     make_start,
     run_task,
@@ -78,11 +80,12 @@ def run(settings: Settings) -> None:
         Task(
             name="invert",
             settings=settings,
-            choice=choice,
+            network=describe_choice(choice),
             descent=Descent(
                 inversion_task, source, (picture.image,), statistics_key, settings.redraw
             ),
             shape=picture.image.shape[:2],
+            schedule=make_schedule(settings, max(picture.image.shape)),
             start=start,
             pictures={"image": picture, **extra},
             measure=lambda image: compare_images(image, picture.image),

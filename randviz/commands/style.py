@@ -3,8 +3,10 @@
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night.jpg --out_dir=out/starry_cat
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
-  randviz style --content_image=me.jpg --style_image=a.jpg --content_weight=100 --style_weight=1 \\
-    --tv_weight=1000 --init=noise   (the numbers printed in the paper: no style comes of them)
+  randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
+  randviz style --content_image=me.jpg --style_image=a.jpg --method=paper
+  randviz style --content_image=me.jpg --style_image=a.jpg --method=paper --content_weight=100 \\
+    --style_weight=1 --tv_weight=1000 --init=noise   (as printed in the paper: no style comes of it)
 """
 
 import dataclasses
@@ -12,13 +14,24 @@ import math
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
-    StatisticSettings,
+    MethodSettings,
     Task,
+    check_method,
+    describe_choice,
+    find_schedule,
+    make_schedule,
     make_source,
     make_start,
+    plan_task,
     run_task,
 )
-from randviz.commands.inputs import check_reach, load_picture, make_keys, make_statistics_key
+from randviz.commands.inputs import (
+    Picture,
+    check_reach,
+    load_picture,
+    make_keys,
+    make_statistics_key,
+)
 from randviz.commands.network_choice import choose_network
 from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
@@ -26,13 +39,17 @@ from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
+from randviz.tasks.painting import STRENGTH, plan_painting
 from randviz.tasks.style import Style, keep_colors
 from randviz.tasks.task import Descent
-from randviz.types import UserError
+from randviz.types import Image, UserError
+
+# Read by the paper's method only.
+PAPER_FLAGS = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(StatisticSettings):
+class Settings(MethodSettings):
     """Settings of `randviz style`."""
 
     content_image: str = setting("", "The photograph: a path, or the name of a sample.")
@@ -43,6 +60,12 @@ class Settings(StatisticSettings):
     )
     style_blend_weights: tuple[str, ...] = setting(
         (), "How much each painting counts, numbers separated by commas; equal if not given."
+    )
+    strength: float = setting(
+        STRENGTH,
+        "From 0, the photograph, to 1, nothing but the painting; of --method=filters.",
+        lower_bound=0,
+        upper_bound=1,
     )
     content_layers: tuple[str, ...] = setting(
         (),
@@ -80,6 +103,56 @@ def run(settings: Settings) -> None:
         for source in settings.style_image
     ]
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
+    check_method(settings, *PAPER_FLAGS)
+    if settings.method == "filters":
+        task = _plan_filters(settings, content, paintings, shares)
+    else:
+        task = _plan_paper(settings, content, paintings, shares)
+    named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
+    task = task._replace(pictures={"content_image": content, **named, **task.pictures})
+    if settings.original_colors:
+        crop = task.finish
+
+        def keep(image: Image) -> Image:
+            # Pictures on the way may be those of a smaller scale.
+            image = crop(image)
+            return keep_colors(image, resize(content.image, image.shape[:2]))
+
+        task = task._replace(finish=keep)
+    run_task(task)
+
+
+def _plan_filters(
+    settings: Settings,
+    content: Picture,
+    paintings: Sequence[Picture],
+    shares: Sequence[float] | None,
+) -> Task:
+    if settings.strength == 0 and settings.init != "content":
+        raise UserError("--strength=0 is the photograph itself; take more, or --init=content.")
+    shape = content.image.shape[:2]
+    _, noise_key = make_keys(settings.seed)
+    start, extra = make_start(settings, noise_key, shape, style.NOISE_STD, content.image)
+    plan = plan_painting(
+        make_statistics_key(settings.seed),
+        content.image,
+        [painting.image for painting in paintings],
+        strength=settings.strength,
+        style_blend_weights=shares,
+        num_steps=settings.num_steps or None,
+        schedule=find_schedule(settings, max(shape)),
+    )
+    if settings.init != "content":
+        plan = plan._replace(start=start)
+    return plan_task("style", settings, plan, extra)
+
+
+def _plan_paper(
+    settings: Settings,
+    content: Picture,
+    paintings: Sequence[Picture],
+    shares: Sequence[float] | None,
+) -> Task:
     choice = choose_network(settings)
     network = choice.network.with_offset(style.INPUT_OFFSET)
     content_layers = network.canonical_names(settings.content_layers or find_content_layer(network))
@@ -89,9 +162,7 @@ def run(settings: Settings) -> None:
     for painting in paintings:
         check_reach(painting, network, style_layers[-1])
     _, noise_key = make_keys(settings.seed)
-    statistics_key = make_statistics_key(settings.seed)
     choice = choice._replace(network=network)
-    source = make_source(settings, choice, deepest)
     style_task = Style(
         style_statistic=find_statistic(settings.statistic),
         weighting=settings.weighting,
@@ -103,28 +174,23 @@ def run(settings: Settings) -> None:
         style_blend_weights=shares,
         gradient_reduction=settings.gradient_reduction,
     )
-
-    images = (content.image, [painting.image for painting in paintings])
-    start, extra = make_start(
-        settings, noise_key, content.image.shape[:2], style.NOISE_STD, content.image
-    )
-    named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
-    run_task(
-        Task(
-            name="style",
-            settings=settings,
-            choice=choice,
-            descent=Descent(style_task, source, images, statistics_key, settings.redraw),
-            shape=content.image.shape[:2],
-            start=start,
-            pictures={"content_image": content, **named, **extra},
-            finish=lambda image: (
-                # Pictures on the way may be those of a smaller scale.
-                keep_colors(image, resize(content.image, image.shape[:2]))
-                if settings.original_colors
-                else image
-            ),
-        )
+    shape = content.image.shape[:2]
+    start, extra = make_start(settings, noise_key, shape, style.NOISE_STD, content.image)
+    return Task(
+        name="style",
+        settings=settings,
+        network=describe_choice(choice),
+        descent=Descent(
+            style_task,
+            make_source(settings, choice, deepest),
+            (content.image, [painting.image for painting in paintings]),
+            make_statistics_key(settings.seed),
+            settings.redraw,
+        ),
+        shape=shape,
+        schedule=make_schedule(settings, max(shape)),
+        start=start,
+        pictures=extra,
     )
 
 

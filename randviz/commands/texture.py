@@ -1,8 +1,9 @@
-"""Makes more of a texture from the correlations of an untrained network's features.
+"""Makes more of a texture, as untrained networks see it.
 
 Examples:
-  randviz texture --texture_image=gravel --image_size=128 --num_steps=300 --out_dir=out/gravel
+  randviz texture --texture_image=gravel --image_size=128 --out_dir=out/gravel
   randviz texture --texture_image=bark.jpg --output_size=512x256
+  randviz texture --texture_image=gravel --image_size=128 --method=paper
 """
 
 import dataclasses
@@ -10,14 +11,20 @@ import re
 from collections.abc import Sequence
 
 from randviz.commands.descent import (
-    StatisticSettings,
+    MethodSettings,
     Task,
+    check_method,
+    describe_choice,
+    find_schedule,
+    make_schedule,
     make_source,
     make_start,
+    plan_task,
     run_task,
 )
 from randviz.commands.inputs import (
     LARGEST_SIDE,
+    Picture,
     check_reach,
     load_picture,
     make_keys,
@@ -27,13 +34,14 @@ from randviz.commands.network_choice import choose_network
 from randviz.host.settings import run_command, setting
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import texture
+from randviz.tasks.painting import plan_texture
 from randviz.tasks.task import Descent
 from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(StatisticSettings):
+class Settings(MethodSettings):
     """Settings of `randviz texture`."""
 
     texture_image: str = setting("", "The texture: a path, or the name of a sample.")
@@ -53,38 +61,60 @@ def run(settings: Settings) -> None:
     picture = load_picture(
         "texture_image", settings.texture_image, settings.image_size, square=settings.square
     )
+    shape = read_size(settings.output_size) or picture.image.shape[:2]
+    check_method(settings, "layers")
+    plan = _plan_filters if settings.method == "filters" else _plan_paper
+    task = plan(settings, picture, shape)
+    run_task(task._replace(pictures={"texture_image": picture, **task.pictures}))
+
+
+def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+    plan = plan_texture(
+        make_statistics_key(settings.seed),
+        picture.image,
+        shape=shape,
+        num_steps=settings.num_steps or None,
+        schedule=find_schedule(settings, max(shape)),
+    )
+    extra = {}
+    if settings.init == "image":
+        _, noise_key = make_keys(settings.seed)
+        start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
+        plan = plan._replace(start=start)
+    return plan_task("texture", settings, plan, extra)
+
+
+def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
     choice = choose_network(settings)
     network = choice.network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers or network.scale_layers[:4])
-    height, width = read_size(settings.output_size) or picture.image.shape[:2]
     check_reach(picture, network, layers[-1])
-    network.check_image((height, width, 3), layers[-1])
+    network.check_image((*shape, 3), layers[-1])
     _, noise_key = make_keys(settings.seed)
-    statistics_key = make_statistics_key(settings.seed)
     choice = choice._replace(network=network)
-    source = make_source(settings, choice, layers[-1])
     texture_task = Texture(
         layers=layers,
         statistic=find_statistic(settings.statistic),
-        shape=(height, width),
+        shape=shape,
         weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
-
-    shape = (height, width)
     start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
-    run_task(
-        Task(
-            name="texture",
-            settings=settings,
-            choice=choice,
-            descent=Descent(
-                texture_task, source, (picture.image,), statistics_key, settings.redraw
-            ),
-            shape=shape,
-            start=start,
-            pictures={"texture_image": picture, **extra},
-        )
+    return Task(
+        name="texture",
+        settings=settings,
+        network=describe_choice(choice),
+        descent=Descent(
+            texture_task,
+            make_source(settings, choice, layers[-1]),
+            (picture.image,),
+            make_statistics_key(settings.seed),
+            settings.redraw,
+        ),
+        shape=shape,
+        schedule=make_schedule(settings, max(shape)),
+        start=start,
+        pictures=extra,
     )
 
 

@@ -41,7 +41,8 @@ _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 _MARGIN = 8
 # Steps at a scale: many where pixels are few, twice as many at the last.
 _STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 120, 20, 181
-_TEXTURE_MIN_SIZE = 24
+# The first size of a texture; of a painting at strength 0, half of it at strength 1.
+_TEXTURE_MIN_SIZE, _MIN_SIZE = 24, 128
 
 
 class Plan(NamedTuple):
@@ -110,8 +111,8 @@ def plan_painting(
     if style_masks is not None:
         masks = [jnp.asarray(mask, jnp.float32) for mask in style_masks]
         images += ([jnp.pad(mask, _margins(mask.shape), mode="edge") for mask in masks],)
-    longest = max(canvas.shape)
-    schedule = schedule or _plan(longest, round(128 / 2**strength), num_steps)
+    if schedule is None:
+        schedule = _plan(max(content.shape), round(_MIN_SIZE / 2**strength), num_steps)
     style = Style(
         # Only the ratio of the two counts for Adam; at strength 0 the photograph stays.
         content_weight=2 * _CONTENT_WEIGHT * (1 - strength) ** 2,
@@ -125,7 +126,8 @@ def plan_painting(
         content_decay=_CONTENT_DECAY,
     )
     descent = Descent(style, FILTERS, images, as_key(key), True, SOLVER)
-    return Plan(descent, canvas, canvas.shape[:2], content.shape[:2], schedule)
+    shape = content.shape[:2]
+    return Plan(descent, canvas, canvas.shape[:2], shape, _with_margins(schedule, shape))
 
 
 def plan_texture(
@@ -141,7 +143,9 @@ def plan_texture(
     image = as_image(image)
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
     canvas = tuple(side + 2 * _MARGIN for side in shape)
-    schedule = schedule or _plan(max(canvas), _TEXTURE_MIN_SIZE, num_steps)
+    if schedule is None:
+        schedule = _plan(max(shape), _TEXTURE_MIN_SIZE, num_steps)
+    schedule = _with_margins(schedule, shape)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
@@ -152,6 +156,15 @@ def plan_texture(
 
 def _margins(shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return ((_MARGIN,) * 2,) * 2 + ((0, 0),) * (len(shape) - 2)
+
+
+def _with_margins(schedule: Schedule, shape: tuple[int, int]) -> Schedule:
+    """The same of the canvas; sizes so small that they coincide are given a pixel more."""
+    factor = (max(shape) + 2 * _MARGIN) / max(shape)
+    sizes = itertools.accumulate(
+        schedule.sizes, lambda last, size: max(last + 1, round(size * factor)), initial=0
+    )
+    return Schedule(tuple(sizes)[1:], schedule.steps)
 
 
 def _plan(longest: int, min_size: int, num_steps: int | None) -> Schedule:
@@ -180,7 +193,7 @@ def paint(
         each in its own region.
       options: strength, from 0, the photograph, to 1, nothing but the painting's patches;
         style_blend_weights and style_masks, as in `Style`; num_steps, of all scales together;
-        schedule, sizes (of the image with its margins) and steps, in place of the method's own.
+        schedule, sizes and steps in place of the method's own.
 
     Returns:
       image: [H, W, 3], not clipped; trace: [T] each.

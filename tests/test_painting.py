@@ -1,0 +1,193 @@
+"""Random filters on octaves, and what is painted with them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import randviz as rv
+from randviz.__main__ import main
+from randviz.experiments.held_out import measure_patch_distance
+from randviz.host.images import load_image
+from randviz.networks.conv import convolve
+from randviz.networks.filter_pyramid import FilterPyramid
+from randviz.tasks import painting
+from randviz.types import UserError
+
+ONE_SCALE = rv.Schedule((48,), (12,))
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    return load_image("chelsea", image_size=48)
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return load_image("brick", image_size=40)
+
+
+# The filters.
+
+
+def test_features_are_those_of_whole_patches_of_each_octave(photograph):
+    extractor = rv.RandomPyramid(num_filters=5).sample(jax.random.key(1))
+    extractor = extractor.replace(shifts=jnp.array([[0, 0], [1, 0]], jnp.int32))
+    image = np.asarray(photograph, np.float64)[:31, :44]
+    found = extractor(image.astype(np.float32), ("image", "octave1", "octave2"))
+    np.testing.assert_array_equal(found["image"], image.astype(np.float32))
+    # Rows from 1 on and columns from 0 on, in blocks of four pixels.
+    blocks = image[1:31, :42].reshape(15, 2, 21, 2, 3).mean((1, 3))
+    for layer, octave, kernel in zip(
+        ("octave1", "octave2"), (image, blocks), extractor.kernels, strict=True
+    ):
+        patches = np.lib.stride_tricks.sliding_window_view(octave, (7, 7), axis=(0, 1))
+        expected = np.einsum("hwcij,ijck->hwk", patches, np.asarray(kernel, np.float64))
+        np.testing.assert_allclose(found[layer], expected, atol=1e-5)
+
+
+def test_filters_have_norm_one_and_widths_from_a_pixel_to_the_window():
+    sampler = rv.RandomPyramid(num_filters=40)
+    kernels = np.asarray(sampler.sample(jax.random.key(0)).kernels)
+    assert kernels.shape == (2, 7, 7, 3, 40)
+    np.testing.assert_allclose(np.square(kernels).sum((1, 2, 3)), 1, atol=1e-5)
+    # Which share of a filter's energy lies in its middle pixel: all, or about one in 49.
+    share = np.square(kernels[:, 3, 3]).sum(1)
+    assert share.max() > 0.99 and share.min() < 0.06
+    # The two octaves, and two keys, have filters of their own.
+    other = np.asarray(sampler.sample(jax.random.key(1)).kernels)
+    assert abs(kernels[0] - kernels[1]).max() > 0.1 < abs(other - kernels).max()
+
+
+def test_a_draw_does_not_depend_on_how_bits_are_generated():
+    draws = []
+    for setting in (True, False):
+        with jax.threefry_partitionable(setting):
+            draws.append(rv.RandomPyramid(num_filters=3).sample(jax.random.key(5)))
+    for a, b in zip(jax.tree.leaves(draws[0]), jax.tree.leaves(draws[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_shifts_reach_every_place_of_a_block():
+    sampler = rv.RandomPyramid(num_octaves=3, num_filters=1)
+    keys = jax.random.split(jax.random.key(0), 200)
+    shifts = np.asarray(jax.vmap(lambda key: sampler.sample(key).shifts)(keys))
+    for octave in range(3):
+        assert {*shifts[:, octave].ravel()} == {*range(2**octave)}
+
+
+def test_an_image_smaller_than_a_filter_is_refused_in_a_sentence():
+    extractor = FilterPyramid(jnp.zeros((2, 7, 7, 3, 1)), jnp.zeros((2, 2), jnp.int32))
+    assert extractor(jnp.zeros((15, 20, 3)), "octave2")["octave2"].shape[2] == 1
+    with pytest.raises(UserError, match=r"20×14 pixels is smaller than a filter of octave2"):
+        extractor(jnp.zeros((14, 20, 3)), "octave2")
+
+
+@pytest.mark.parametrize(("size", "padding"), [(5, 2), (7, 0)])
+@pytest.mark.parametrize("shape", [(13, 18, 3), (16, 21, 3)])
+def test_convolution_by_blocks_is_the_direct_one(size, padding, shape):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 3, 6)) / size, jnp.float32)
+
+    def compute(method):
+        apply = lambda x: convolve(x, kernel, padding=padding, convolution=method, platform="cpu")
+        value, pull_back = jax.vjp(apply, x)
+        return value, pull_back(jnp.cos(value))[0]
+
+    for a, b in zip(compute("auto"), compute("direct"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+# What is painted.
+
+
+def test_strength_leads_from_the_photograph_to_the_painting(photograph, canvas):
+    paint = lambda strength: np.asarray(
+        rv.paint(jax.random.key(0), photograph, canvas, strength=strength, schedule=ONE_SCALE).image
+    )
+    images = [paint(strength) for strength in (0.0, 0.3, 1.0)]
+    np.testing.assert_allclose(images[0], photograph, atol=1e-6)
+    changes = [np.abs(image - photograph).mean() for image in images]
+    distances = [measure_patch_distance(np.clip(image, 0, 1), canvas) for image in images]
+    assert changes[0] < changes[1] < changes[2]
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < distances[0] / 2
+
+
+def test_a_texture_of_any_shape_comes_near_its_source(canvas):
+    result = rv.paint_texture(
+        jax.random.key(0), canvas, shape=(33, 50), schedule=rv.Schedule((25, 50), (30, 30))
+    )
+    assert result.image.shape == (33, 50, 3) and result.trace.loss.shape == (60,)
+    noise = np.mean(canvas, (0, 1)) + painting.NOISE_STD * np.random.default_rng(0).normal(
+        size=(33, 50, 3)
+    )
+    near = measure_patch_distance(np.clip(result.image, 0, 1), canvas)
+    assert near < measure_patch_distance(np.clip(noise, 0, 1), canvas) / 2
+
+
+@pytest.mark.parametrize("shape", [(47, 31), (32, 48), (9, 11)])
+def test_margins_are_cut_off_at_every_scale(shape):
+    image = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
+    plan = painting.plan_painting(jax.random.key(0), image, [image])
+    assert plan.schedule.sizes[-1] == max(plan.canvas)
+    np.testing.assert_array_equal(plan.crop(plan.start), image)
+    for size, canvas_shape in zip(
+        plan.schedule.sizes, plan.schedule.shapes(plan.canvas), strict=True
+    ):
+        cropped = plan.crop(jnp.zeros((*canvas_shape, 3))).shape
+        scale = size / max(plan.canvas)
+        np.testing.assert_allclose(cropped[:2], np.multiply(shape, scale), atol=1)
+
+
+def test_steps_are_divided_as_the_method_has_them():
+    image = np.zeros((192, 256, 3), np.float32)
+    plans = [
+        painting.plan_painting(jax.random.key(0), image, [image], num_steps=count).schedule
+        for count in (None, 50)
+    ]
+    assert plans[0].sizes == plans[1].sizes and plans[1].num_steps == 50
+    np.testing.assert_allclose(
+        np.divide(plans[1].steps, 50), np.divide(plans[0].steps, plans[0].num_steps), atol=0.02
+    )
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_a_strength_outside_is_refused(photograph, canvas, strength):
+    with pytest.raises(UserError, match="from 0 to 1"):
+        rv.paint(jax.random.key(0), photograph, canvas, strength=strength)
+
+
+SMALL = ["--image_size=32", "--scale_sizes=24,32", "--scale_steps=3,4"]
+
+
+def test_the_commands_paint_by_default_and_say_so(tmp_path):
+    words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL]
+    assert main([*words, f"--out_dir={tmp_path / 'style'}", "--original_colors"]) == 0
+    words = ["texture", "--texture_image=gravel", "--output_size=32x20", *SMALL]
+    assert main([*words, f"--out_dir={tmp_path / 'texture'}"]) == 0
+    for name, shape in (("style", (21, 32, 3)), ("texture", (20, 32, 3))):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["settings"]["method"] == "filters" and len(record["losses"]) == 7
+        assert record["network"]["num_filters"] == painting.FILTERS.num_filters
+        assert load_image(tmp_path / name / "out.png").shape == shape
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--network=vgg16"], "--network belongs to the paper's method; add --method=paper"),
+        (["--statistic=means"], "--statistic belongs"),
+        (["--tv_weight=3"], "--tv_weight belongs"),
+        (["--strength=1.5"], "strength"),
+        (["--strength=0", "--init=noise"], "--strength=0 is the photograph itself"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_in_a_sentence(tmp_path, capsys, flags, sentence):
+    words = ["style", "--content_image=chelsea", "--style_image=coffee", *SMALL, *flags]
+    assert main([*words, f"--out_dir={tmp_path / 'out'}"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
