@@ -46,7 +46,7 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
 
     output_image: str = setting(
         "",
-        "Path of the picture, .png, .jpg, .webp, .tif or .bmp, if not out.png in the output folder.",
+        "Path of the picture, .png, .jpg, .webp, .tif or .bmp, if not out.png in --out_dir.",
     )
     quality: int = setting(95, "Of JPEG and WebP files.", lower_bound=1, upper_bound=100)
     bits: int = setting(
