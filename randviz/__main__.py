@@ -26,10 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the first argument names; returns its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("--help", "-h", "help"):
-        from randviz.host.images import SAMPLES  # only here, so that a command starts sooner
+        # Only here, so that a command starts sooner.
+        from randviz.host.samples import describe_samples
 
         print(inspect.cleandoc(__doc__))
-        print("  " + ", ".join(SAMPLES))
+        print(describe_samples())
         return 0 if args else 2
     name, *rest = args
     if name not in COMMANDS:

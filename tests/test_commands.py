@@ -135,8 +135,8 @@ def test_drawn_anew_from_coarse_to_fine(tmp_path, monkeypatch, capsys):
     assert sizes == [(8, 8, 3), (16, 16, 3)]
     saved = descent.save_image
 
-    def save_and_stop(path, image):
-        saved(path, image)
+    def save_and_stop(path, image, **options):
+        saved(path, image, **options)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
@@ -207,6 +207,17 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("texture --texture_image=gravel --output_size=20", "20"),
         ("texture --texture_image=gravel --output_size=4x4", "4×4"),
         ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
+        (
+            "invert --image=bridge --output_image={}/out.jpg --bits=16",
+            "out.jpg cannot hold 16 bits",
+        ),
+        ("invert --image=bridge --bits=12", "8 or 16 bits a channel, not 12"),
+        ("invert --image=bridge --quality=0", "quality"),
+        ("invert --image=bridge --animation={}/a.png", "use .webp or .gif"),
+        (
+            "invert --image=bridge --output_image={}/a.webp --animation={}/a.webp",
+            "both the picture and the animation",
+        ),
         ("style --content_image=chelsea", "--style_image"),
         ("style --style_image=chelsea", "--content_image"),
         ("style --content_image=chelsea --style_image=coffee --style_weight=-2", "style_weight"),
@@ -257,7 +268,7 @@ def test_texture_of_another_size_and_place(tmp_path):
 )
 def test_mistakes_get_a_sentence_and_leave_nothing(files, capsys, words, said):
     out = files / "out"
-    words = words.format(files).split()
+    words = words.replace("{}", str(files)).split()
     assert main([*words, *([f"--out_dir={out}"] if words != ["paint"] else [])]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
@@ -278,7 +289,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(files, capsys):
 
 
 def test_a_picture_that_cannot_be_saved_costs_no_step(tmp_path, monkeypatch, capsys):
-    def fail(path, image):
+    def fail(path, image, **options):
         raise UserError("the disk is full.")
 
     with monkeypatch.context() as patch:
@@ -294,8 +305,8 @@ def test_a_stopped_command_goes_on_to_the_same_picture(tmp_path, monkeypatch, ca
     assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
     saved = descent.save_image
 
-    def save_and_stop(path, image):
-        saved(path, image)
+    def save_and_stop(path, image, **options):
+        saved(path, image, **options)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:

@@ -6,20 +6,25 @@ import linecache
 import math
 import os
 import struct
+import tomllib
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import BLUE, GREEN, HEIGHT, PIXELS, RED, WIDTH, explained, plain
 from PIL import Image as Pillow
 from PIL import ImageCms
 
+from randviz.__main__ import main
 from randviz.host import images
-from randviz.host.images import SAMPLES, load_image, replace_atomically, save_image
+from randviz.host.images import load_image, replace_atomically, save_image
+from randviz.host.samples import SAMPLES, SCIKIT_IMAGE_SAMPLES
 from randviz.types import UserError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -122,7 +127,7 @@ def test_16_bit_colour_and_10_bit_grey_are_scaled_to_their_own_white(tmp_path):
     rows = b"\0" + struct.pack(">6H", 65535, 32768, 0, 0, 13107, 65535)
     (tmp_path / "a.png").write_bytes(make_png(2, 1, depth=16, rows=rows))
     expected = [[[1, 0.5, 0], [0, 0.2, 1]]]
-    np.testing.assert_allclose(load_image(tmp_path / "a.png"), expected, atol=1 / 255)
+    np.testing.assert_allclose(load_image(tmp_path / "a.png"), expected, atol=1e-5)
     (tmp_path / "a.pgm").write_bytes(b"P5 3 1 1023\n" + struct.pack(">3H", 0, 341, 1023))
     expected = [[[0] * 3, [1 / 3] * 3, [1] * 3]]
     np.testing.assert_allclose(load_image(tmp_path / "a.pgm"), expected, atol=1e-4)
@@ -362,10 +367,34 @@ def test_a_damaged_file_never_shows_a_traceback(tmp_path_factory, data):
     assert image.min() >= 0 and image.max() <= 1
 
 
-@pytest.mark.parametrize("name", [*SAMPLES, "hubble"])
+@pytest.mark.parametrize("name", [*SCIKIT_IMAGE_SAMPLES, "hubble"])
 def test_samples_are_those_of_scikit_image(name):
     pixels = getattr(skimage.data, "hubble_deep_field" if name == "hubble" else name)()
     np.testing.assert_array_equal(load_image(name), scale(pixels), strict=True)
+
+
+OWN_SAMPLES = [name for name in SAMPLES if name not in SCIKIT_IMAGE_SAMPLES]
+
+
+@pytest.mark.parametrize("name", OWN_SAMPLES)
+def test_the_packages_own_samples_are_small_and_say_where_they_are_from(name):
+    folder = Path(images.__file__).parents[1] / "samples"
+    about = tomllib.loads((folder / "samples.toml").read_text(encoding="utf-8"))[name]
+    assert set(about) == {"title", "author", "year", "licence", "source"} and all(about.values())
+    assert max(load_image(name).shape) == 512
+    assert (folder / f"{name}.jpg").stat().st_size <= 100_000
+    with Pillow.open(folder / f"{name}.jpg") as picture:
+        assert all(key.startswith("jfif") for key in picture.info)  # nothing of the maker's machine
+
+
+def test_every_picture_in_the_folder_is_listed_and_all_samples_are_told(capsys):
+    folder = Path(images.__file__).parents[1] / "samples"
+    assert sorted(path.stem for path in folder.glob("*.jpg")) == sorted(OWN_SAMPLES)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_048_576
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in SAMPLES)
+    assert "The Starry Night, Vincent van Gogh, 1889; public domain" in told
 
 
 def test_a_sample_wins_over_a_file_unless_it_looks_like_a_path(tmp_path, monkeypatch):
@@ -401,6 +430,59 @@ def test_what_is_saved_with_loss_comes_back_similar(tmp_path):
     image[:, ::2] = BLUE  # colour as fine as this is what JPEG usually smears
     save_image(tmp_path / "a.jpg", image)
     assert np.abs(load_image(tmp_path / "a.jpg") - image).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.TIF", "a.tiff"])
+def test_16_bits_come_back_within_half_a_level(tmp_path, name):
+    image = np.random.default_rng(1).random((HEIGHT, WIDTH, 3), np.float32)
+    save_image(tmp_path / name, image, bits=16)
+    again = load_image(tmp_path / name)
+    assert again.dtype == np.float32
+    assert np.abs(again - image).max() <= 0.5 / 65535 + 1e-7
+    with Pillow.open(tmp_path / name) as picture:  # a reader that knows the high bytes only
+        high = np.asarray(picture)
+    np.testing.assert_array_equal(high, np.floor(image * 65535 + 0.5).astype(np.uint16) >> 8)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_16_bit_colour_keeps_its_depth_in_every_order_of_bytes(tmp_path, order, compression):
+    levels = np.random.default_rng(2).integers(0, 65536, (HEIGHT, WIDTH, 3)).astype(np.uint16)
+    options = {"photometric": "rgb", "byteorder": order, "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", levels, **options)
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif"), levels / 65535, atol=1e-7)
+    turned = [(274, "H", 1, 3, True)]  # EXIF's orientation: upside down
+    tifffile.imwrite(tmp_path / "b.tif", levels, **options, extratags=turned)
+    np.testing.assert_allclose(
+        load_image(tmp_path / "b.tif"), levels[::-1, ::-1] / 65535, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_less_quality_is_a_smaller_file(tmp_path, name):
+    image, sizes = load_image("chelsea", image_size=64), []
+    for quality in (100, 95, 20):
+        save_image(tmp_path / name, image, quality=quality)
+        sizes.append((tmp_path / name).stat().st_size)
+    save_image(tmp_path / name, image)
+    assert sizes[0] > sizes[1] == (tmp_path / name).stat().st_size > 2 * sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("a.jpg", {"bits": 16}, "a.jpg cannot hold 16 bits a channel; use one of .png, .tif"),
+        ("a.webp", {"bits": 16}, "cannot hold 16 bits"),
+        ("a.png", {"bits": 12}, "8 or 16 bits a channel, not 12"),
+        ("a.jpg", {"quality": 0}, "from 1 to 100, like 95, not 0"),
+        ("a.jpg", {"quality": 101}, "not 101"),
+        ("a.jpg", {"quality": 9.5}, "whole number"),
+    ],
+)
+def test_options_that_do_not_fit_are_explained(tmp_path, name, options, part):
+    with explained(part):
+        save_image(tmp_path / name, plain(RED), **options)
+    assert os.listdir(tmp_path) == []
 
 
 def test_values_are_clipped_and_halves_rounded_up(tmp_path):

@@ -19,6 +19,20 @@ def test_the_wheel_holds_the_package_alone():
         assert ".".join(folder.relative_to(ROOT).parent.parts) in found
 
 
+def test_the_wheel_holds_all_files_that_are_no_code():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    held = {
+        path
+        for package, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "randviz").rglob("*") if path.is_file()}
+    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    assert ROOT / "randviz" / "samples" / "starry_night.jpg" in others
+    assert others == held
+
+
 def test_benchmarks_are_named_as_they_are_started():
     for path in (ROOT / "benchmarks").glob("*.py"):
         text = path.read_text()

@@ -26,6 +26,7 @@ from randviz.descent.descent import SOLVERS, find_solver
 from randviz.descent.lbfgs import MEMORY
 from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize
 from randviz.host import runs
+from randviz.host.animation import check_animation, choose_interval, keep_frame, write_animation
 from randviz.host.estimate import check_resources
 from randviz.host.images import check_suffix, save_image
 from randviz.host.settings import list_fields, list_values, setting
@@ -45,7 +46,19 @@ from randviz.types import Image, Key, UserError
 class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
     """Settings that every task has."""
 
-    output_image: str = setting("", "Path of the picture, if not out.png in the output folder.")
+    output_image: str = setting(
+        "",
+        "Path of the picture, .png, .jpg, .webp, .tif or .bmp, if not out.png in --out_dir.",
+    )
+    quality: int = setting(95, "Of JPEG and WebP files.", lower_bound=1, upper_bound=100)
+    bits: int = setting(
+        8, "Of a channel, 8 or 16; 16 in PNG and TIFF files only.", lower_bound=8, upper_bound=16
+    )
+    animation: str = setting(
+        "",
+        "Path of an animation of the run, .webp or .gif: a frame every --save_every steps, or about"
+        " forty in all.",
+    )
     gradient_reduction: str = setting(
         "mean_abs",
         "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
@@ -385,8 +398,13 @@ def run_task(task: Task) -> None:
     settings = task.settings
     output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
     output = output.expanduser()
-    check_suffix(output)
-    check_output(output, task.pictures.values())
+    check_suffix(output, bits=settings.bits)
+    outputs = {"output_image": output}
+    if settings.animation:
+        outputs["animation"] = animation = pathlib.Path(settings.animation).expanduser()
+        check_animation(animation, output)
+    for path in outputs.values():
+        check_output(path, task.pictures.values())
     named = task.descent.default_solver() if settings.solver == "auto" else settings.solver
     solver = find_solver(named, memory=settings.memory)
     longest = max(task.shape)
@@ -415,14 +433,12 @@ def run_task(task: Task) -> None:
     stages[-1] = stages[-1]._replace(make_objective=lambda: last)
     layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
     folder = runs.prepare_folder(settings.out_dir)
-    runs.prepare_folder(output.parent, flag="output_image")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; name a picture in it with --output_image.")
-
-    def save(step: int, image: Image) -> None:
-        save_image(output.with_stem(f"{output.stem}_{step:05}"), task.finish(image))
-
-    excluded_fields = ("out_dir", "output_image", "print_every", "save_every")
+    for flag, path in outputs.items():
+        runs.prepare_folder(path.parent, flag=flag)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name a picture in it with --{flag}.")
+    excluded_fields = ("out_dir", "output_image", "quality", "bits", "animation")
+    excluded_fields += ("print_every", "save_every")
     metadata = {
         "command": task.name,
         "settings": list_values(settings),
@@ -432,6 +448,20 @@ def run_task(task: Task) -> None:
         **runs.describe_machine(),
     }
     decisive = {**metadata, "settings": list_values(settings, *excluded_fields)}
+    frames = runs.checkpoint_folder(folder, decisive) / "frames"
+    write = functools.partial(save_image, quality=settings.quality, bits=settings.bits)
+
+    def save(step: int, image: Image) -> None:
+        image = task.finish(image)
+        if settings.save_every:
+            write(output.with_stem(f"{output.stem}_{step:05}"), image)
+        if settings.animation:
+            keep_frame(frames, step, image)
+
+    save_every = settings.save_every
+    if settings.animation:
+        save_every = save_every or choose_interval(schedule.num_steps)
+        keep_frame(frames, 0, task.finish(task.start))
     run = runs.descend(
         stages,
         task.start,
@@ -439,12 +469,14 @@ def run_task(task: Task) -> None:
         metadata=decisive,
         solver=solver,
         print_every=settings.print_every,
-        save_every=settings.save_every,
+        save_every=save_every,
         show=save,
         label=task.name,
     )
     image = task.finish(run.image)
-    save_image(output, image)
+    write(output, image)
+    if settings.animation:
+        write_animation(animation, frames, image, quality=settings.quality)
     messages = [text for picture in task.pictures.values() for text in picture.metadata["warnings"]]
     failed = int(run.trace.failed.sum())
     if failed:
@@ -468,4 +500,5 @@ def run_task(task: Task) -> None:
     }
     runs.write_record(folder / "run.json", record)
     runs.delete_checkpoint(folder, decisive)
-    print(f"{task.name}: wrote {output} and {folder / 'run.json'}")
+    written = [*outputs.values(), folder / "run.json"]
+    print(f"{task.name}: wrote {', '.join(map(str, written))}")

@@ -169,6 +169,5 @@ def check_output(output: pathlib.Path, pictures: Iterable[Picture]) -> None:
         source = pathlib.Path(picture.metadata["source"]).expanduser()
         if output.exists() and source.exists() and output.samefile(source):
             raise UserError(
-                f"{output} is a picture that is read here; name another with --output_image or"
-                " --out_dir."
+                f"{output} is a picture that is read here; choose another place for the result."
             )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from randviz.commands.inputs import SeedSettings, load_picture, make_keys
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
-from randviz.host.images import SAMPLES
+from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
 from randviz.host.settings import PRECISIONS, setting
 from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
@@ -46,7 +46,7 @@ class NetworkSettings(SeedSettings):
         choices=("auto", *INPUT_CONVENTIONS),
     )
     normalization_images: tuple[str, ...] = setting(
-        SAMPLES,
+        SCIKIT_IMAGE_SAMPLES,
         "Pictures over which the mean activation of each trained filter is made 1, as Gatys did;"
         " empty takes the weights as they are. AlexNet cannot be normalised and is not.",
     )

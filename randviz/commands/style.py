@@ -1,7 +1,7 @@
 """Paints the content of one picture in the style of another.
 
 Examples:
-  randviz style --content_image=chelsea --style_image=starry_night.jpg --out_dir=out/starry_cat
+  randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
   randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper

@@ -28,17 +28,10 @@ workload, describe = stylization.workload, describe_inputs
 class Settings(stylization.StyleSettings):
     """Settings of figure 6."""
 
-    content_image: tuple[str, ...] = setting(("astronaut",), "Photographs: paths or samples.")
+    content_image: tuple[str, ...] = setting(("columns",), "Photographs: paths or samples.")
     style_image: tuple[str, ...] = setting(
-        (
-            "immunohistochemistry",
-            "coffee",
-            "hubble_deep_field",
-            "retina",
-            "brick",
-            "gravel",
-        ),
-        "Paintings: paths or samples. The paper has five; the samples are other pictures.",
+        ("starry_night", "the_scream", "woman_with_a_hat", "great_wave", "composition_vii"),
+        "Paintings: paths or samples.",
     )
     out_dir: str = "out/fig6_style"
 

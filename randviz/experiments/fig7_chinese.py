@@ -28,11 +28,10 @@ class Settings(stylization.StyleSettings):
     """Settings of figure 7."""
 
     content_image: tuple[str, ...] = setting(
-        ("rocket", "chelsea", "coffee"), "Photographs: paths or samples."
+        ("bridge", "beach", "flowers"), "Photographs: paths or samples."
     )
     style_image: tuple[str, ...] = setting(
-        ("grass", "retina"),
-        "Paintings: paths or samples. The paper has Chinese ones; the samples are other pictures.",
+        ("qingming_scroll",), "Chinese paintings: paths or samples."
     )
     out_dir: str = "out/fig7_chinese"
 

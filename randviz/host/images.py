@@ -2,7 +2,7 @@
 
 Everything here is numpy on the host: an image is float32 [H, W, 3], RGB, in [0, 1]. Whatever is
 odd about a file (orientation, profile, transparency, depth) is dealt with in `load_image`; an image
-is clipped and rounded to 8 bits only when it is saved or drawn.
+is clipped and rounded to 8 or 16 bits only when it is saved or drawn.
 """
 
 import contextlib
@@ -10,48 +10,42 @@ import io
 import numbers
 import os
 import secrets
+import struct
+import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import tifffile
 from PIL import Image as Pillow
-from PIL import ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
+from randviz.host.samples import SAMPLES, is_sample, open_sample
 from randviz.types import UserError
-
-# Pictures that come inside scikit-image, with origin and licence as its docstrings state them.
-SAMPLES = (
-    "astronaut",  # Eileen Collins, 512×512; NASA, public domain
-    "chelsea",  # a cat, 300×451; CC0 by Stefan van der Walt
-    "coffee",  # a cup on a wooden table, 400×600; CC0 by Rachel Michetti
-    "rocket",  # launch of DSCOVR, 427×640; SpaceX, public domain
-    "immunohistochemistry",  # stained tissue, 512×512; CMMI, no known copyright restrictions
-    "hubble_deep_field",  # galaxies, 872×1000; NASA, public domain; also called "hubble"
-    "retina",  # the back of an eye, 1411×1411; CC0, Mikael Häggström's medical gallery
-    "brick",  # grey texture, 512×512; CC0, from CC0Textures
-    "grass",  # grey texture, 512×512; CC0, from DeviantArt (linolafett)
-    "gravel",  # grey texture, 512×512; CC0, from CC0Textures
-    "camera",  # a photographer, grey, 512×512; CC0 by Lav Varshney
-    "coins",  # Greek coins from Pompeii, grey, 303×384; Brooklyn Museum, no known restrictions
-    "clock",  # blurred by motion, grey, 300×400; public domain, by Stefan van der Walt
-)
 
 _BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that also hold 16 bits a channel
+# Pillow keeps the high bytes of 16-bit colours. Asked for the other order of bytes (that of a file,
+# or N for the machine's own), it keeps the low ones.
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B"}
+_LOW_BYTES["RGB;16N"] = "RGB;16B" if sys.byteorder == "little" else "RGB;16L"
 
 
 def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> np.ndarray:
     """Loads a picture as a viewer would show it.
 
     EXIF orientation and an embedded colour profile are applied, transparency is laid over white,
-    grey becomes RGB, 16-bit and floating-point grey keep their depth, and of an animation the
-    first frame is taken. A warning says when something was laid over white, stretched or ignored.
+    grey becomes RGB, floating-point grey and 16 bits keep their depth (of colours only those
+    without profile and transparency), and of an animation the first frame is taken. A warning says
+    when something was laid over white, stretched or ignored.
 
     Args:
-      source: the path of a picture, or a name in `SAMPLES`. A sample wins over a file of the same
-        name in the working directory, which can still be had as "./name".
+      source: the path of a picture, or a name in `samples.SAMPLES`. A sample wins over a file of
+        the same name in the working directory, which can still be had as "./name".
       image_size: the longest side of the result, in pixels; None keeps the picture's own size.
 
     Returns:
@@ -70,8 +64,7 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
             f"image_size must be a positive whole number of pixels, like 256, not {image_size!r}."
         )
     name = os.path.expanduser(os.fspath(source))
-    sample = "hubble_deep_field" if name == "hubble" else name
-    picture = _open_sample(sample) if sample in SAMPLES else _open_file(name)
+    picture = open_sample(name) if is_sample(name) else _open_file(name)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         image = _read_deep_grey(picture, name)
     else:
@@ -115,38 +108,59 @@ def crop_square(image: np.ndarray) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Saves an image, clipped to [0, 1] and rounded to 8 bits, whole or not at all.
+def save_image(
+    path: str | os.PathLike, image: np.ndarray, *, quality: int = 95, bits: int = 8
+) -> None:
+    """Saves an image, clipped to [0, 1] and rounded to 8 or 16 bits, whole or not at all.
 
     Args:
       path: where to; the suffix chooses the format, and missing folders are made.
       image: [H, W, 3], RGB, nominally in [0, 1].
+      quality: of JPEG and WebP, 1 to 100; other formats have no loss.
+      bits: of a channel, 8 or 16; 16 in PNG and TIFF only.
 
     Raises:
-      UserError: the suffix is unknown, the place cannot be written, or the image is not
-        [H, W, 3], is not of floating-point numbers, has values that are not finite, or is in 0 to
-        255.
+      UserError: the suffix is unknown, or not of a format with so many bits, the quality is not in
+        1 to 100, the place cannot be written, or the image is not [H, W, 3], is not of
+        floating-point numbers, has values that are not finite, or is in 0 to 255.
     """
     path = os.path.expanduser(os.fspath(path))
-    check_suffix(path)
-    picture = to_8_bits(image, path)
+    check_suffix(path, bits=bits)
+    if not (isinstance(quality, numbers.Integral) and 1 <= quality <= 100):
+        raise UserError(f"quality must be a whole number from 1 to 100, like 95, not {quality!r}.")
+    levels = _to_levels(image, path, bits)
     with replace_atomically(path) as temporary:
-        # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
-        # pictures are full of fine colour, which JPEG's usual subsampling would smear.
-        picture.save(temporary, quality=95, subsampling=0)
+        if bits == 8:
+            # The options are JPEG's, and WebP's quality; the other formats ignore them. Synthesised
+            # pictures are full of fine colour, which JPEG's usual subsampling would smear.
+            Pillow.fromarray(levels).save(temporary, quality=quality, subsampling=0)
+        elif temporary.suffix.lower() == ".png":
+            temporary.write_bytes(_encode_deep_png(levels))
+        else:
+            tifffile.imwrite(temporary, levels, photometric="rgb", compression="zlib")
 
 
-def check_suffix(path: str | os.PathLike) -> None:
+def check_suffix(path: str | os.PathLike, *, bits: int = 8) -> None:
     """Says whether a picture can be saved under this name, before the work of making it.
 
+    Args:
+      path: where to.
+      bits: of a channel.
+
     Raises:
-      UserError: the suffix is not one of a known format.
+      UserError: the suffix is not one of a known format, or of one with so many bits.
     """
-    if Path(path).suffix.lower() not in _SAVE_SUFFIXES:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SAVE_SUFFIXES:
         suffixes = ", ".join(_SAVE_SUFFIXES)
         raise UserError(
             f"{path} does not end in a known format of pictures; use one of {suffixes}."
         )
+    if bits not in (8, 16):
+        raise UserError(f"a picture has 8 or 16 bits a channel, not {bits}; give one of the two.")
+    if bits == 16 and suffix not in _DEEP_SUFFIXES:
+        suffixes = ", ".join(_DEEP_SUFFIXES)
+        raise UserError(f"{path} cannot hold 16 bits a channel; use one of {suffixes}, or 8 bits.")
 
 
 @contextlib.contextmanager
@@ -191,6 +205,21 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
+    return Pillow.fromarray(_to_levels(image, name, bits=8))
+
+
+def to_array(picture: Pillow.Image) -> np.ndarray:
+    """Brings 8-bit values to [0, 1], as float32."""
+    return np.asarray(picture, np.float32) / 255
+
+
+def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Scales a width and a height so that the larger one is `longest`; neither falls below 1."""
+    return tuple(max(1, round(side * longest / max(size))) for side in size)
+
+
+def _to_levels(image: np.ndarray, name: str, bits: int) -> np.ndarray:
+    """Clips an image to [0, 1] and rounds it, halves up, to whole numbers of 8 or 16 bits."""
     image = np.asarray(image)
     # By jax.numpy, because NumPy itself does not count bfloat16 among the floating-point numbers.
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -211,32 +240,44 @@ def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
             f"{name}: half of the image's values are above {np.median(image):g}; give numbers in"
             " [0, 1], that is divide 0 to 255 by 255."
         )
-    return Pillow.fromarray(np.floor(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
+    levels = np.floor(np.clip(image, 0, 1) * (2**bits - 1) + 0.5)
+    return levels.astype(np.uint8 if bits == 8 else np.uint16)
 
 
-def to_array(picture: Pillow.Image) -> np.ndarray:
-    """Brings 8-bit values to [0, 1], as float32."""
-    return np.asarray(picture, np.float32) / 255
+def _encode_deep_png(levels: np.ndarray) -> bytes:
+    """The bytes of a PNG with 16 bits a channel, which Pillow cannot write.
 
+    Args:
+      levels: uint16 [H, W, 3].
+    """
 
-def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """Scales a width and a height so that the larger one is `longest`; neither falls below 1."""
-    return tuple(max(1, round(side * longest / max(size))) for side in size)
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
 
-
-def _open_sample(name: str) -> Pillow.Image:
-    """Reads a sample out of the installed scikit-image; nothing is downloaded."""
-    import skimage.data  # here, because it is slow to import and only samples need it
-
-    return Pillow.fromarray(getattr(skimage.data, name)())
+    height, width, _ = levels.shape
+    rows = levels.astype(">u2").view(np.uint8).reshape(height, -1)
+    # Each row begins with the number of its filter. Up, the difference to the row above (the first
+    # has zeros above), makes the picture smaller to compress than no filter.
+    rows = np.insert(np.diff(rows, axis=0, prepend=np.uint8(0)), 0, 2, axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)  # 2: RGB
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks)
 
 
 def _open_file(name: str) -> Pillow.Image:
     """Decodes the first frame of a picture and turns it upright."""
     try:
         with Pillow.open(name) as picture:
+            low_tiles = _list_low_tiles(picture)  # before loading, which forgets the tiles
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            upright = ImageOps.exif_transpose(picture)
+        if low_tiles and not {"icc_profile", "transparency"} & upright.info.keys():
+            with Pillow.open(name) as picture:
+                picture.tile = low_tiles
+                picture.load()
+                upright.info["low_bytes"] = ImageOps.exif_transpose(picture)
+        return upright
     except FileNotFoundError:
         problem = f"does not exist; give a picture's path or a sample's name ({', '.join(SAMPLES)})"
     except IsADirectoryError:
@@ -253,6 +294,18 @@ def _open_file(name: str) -> Pillow.Image:
             else f"is cut short or damaged ({error}); fetch or save it again"
         )
     raise UserError(f"{name or 'The empty path'} {problem}.")
+
+
+def _list_low_tiles(picture: ImageFile.ImageFile) -> list:
+    """The tiles of a 16-bit colour file as they give its low bytes; none for other files."""
+    tiles = []
+    for tile in picture.tile:
+        rawmode, *rest = [tile.args] if isinstance(tile.args, str) else tile.args or [None]
+        if rawmode not in _LOW_BYTES:
+            return []
+        low = _LOW_BYTES[rawmode]
+        tiles.append(tile._replace(args=(low, *rest) if rest else low))
+    return tiles
 
 
 def explain_failure(error: OSError) -> str:
@@ -284,7 +337,10 @@ def _read_deep_grey(picture: Pillow.Image, name: str) -> np.ndarray:
 
 
 def _read_colours(picture: Pillow.Image, name: str) -> np.ndarray:
-    """Brings a picture of 8 bits a channel to sRGB and lays it over white."""
+    """Brings a picture to sRGB and lays it over white."""
+    if "low_bytes" in picture.info:
+        high, low = np.asarray(picture, np.float32), np.asarray(picture.info["low_bytes"])
+        return (256 * high + low) / np.float32(65535)
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
     image = to_array(_to_srgb(picture, name))

@@ -174,7 +174,7 @@ def descend(
     solver = find_solver(solver)
     ends = list(itertools.accumulate(stage.num_steps for stage in stages))
     total = ends[-1]
-    place = _place_of_states(folder, metadata)
+    place = checkpoint_folder(folder, metadata)
     with _keep_states(place) as states, _catch_signals() as wish:
         session = _restore(states, stages, ends, solver, place)
         if session is None:
@@ -247,10 +247,11 @@ def descend(
 
 def delete_checkpoint(folder: pathlib.Path, metadata: Any) -> None:
     """Removes the state of a run whose result is in safety."""
-    shutil.rmtree(_place_of_states(folder, metadata), ignore_errors=True)
+    shutil.rmtree(checkpoint_folder(folder, metadata), ignore_errors=True)
 
 
-def _place_of_states(folder: pathlib.Path, metadata: Any) -> pathlib.Path:
+def checkpoint_folder(folder: pathlib.Path, metadata: Any) -> pathlib.Path:
+    """The folder inside a run's folder that holds its state while it is unfinished."""
     return folder / f".unfinished-{fingerprint([_STATE_VERSION, metadata])}"
 
 
