@@ -56,39 +56,43 @@ def _compare(params: Params, image: Image, source: Image) -> Array:
     return jnp.mean(jnp.stack(errors))
 
 
-def measure_patch_distance(image: Image, source: Image) -> float:
+def measure_patch_distance(
+    image: Image, source: Image, *, side: int = _SIDE, levels: int = _LEVELS
+) -> float:
     """Compares the distributions of small patches, wherever they stand.
 
     Args:
-      image: [H, W, 3], clipped to [0, 1] here; at least 28 pixels a side.
+      image: [H, W, 3], clipped to [0, 1] here; at least side · 2^(levels - 1) pixels a side.
       source: [H', W', 3], likewise.
+      side: height and width of a patch, in pixels.
+      levels: how many sizes of the pictures, each half of the one before.
 
     Returns:
-      The sliced Wasserstein distance of all 7×7 patches, at full, half and quarter size: along 256
-      fixed random directions, the mean difference of quantiles over the mean standard deviation of
-      the source; averaged over the sizes. 0 for the same patches.
+      The sliced Wasserstein distance of all patches, averaged over the sizes: along 256 fixed
+      random directions, the mean difference of quantiles over the mean standard deviation of
+      the source. 0 for the same patches.
 
     References:
       Rabin et al. (2011), "Wasserstein barycenter and its application to texture mixing";
       Karras et al. (2018), section 5: as a measure, on a pyramid.
     """
     x, y = (np.clip(np.asarray(picture, np.float32), 0, 1) for picture in (image, source))
-    directions = np.random.default_rng(_SEED).normal(size=(_SIDE * _SIDE * 3, _DIRECTIONS))
+    directions = np.random.default_rng(_SEED).normal(size=(side**2 * 3, _DIRECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
     places = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     distances = []
-    for _ in range(_LEVELS):
-        found, wanted = (_list_patches(picture) @ directions for picture in (x, y))
+    for _ in range(levels):
+        found, wanted = (_list_patches(picture, side) @ directions for picture in (x, y))
         difference = np.quantile(found, places, axis=0) - np.quantile(wanted, places, axis=0)
         distances.append(np.mean(np.abs(difference)) / np.mean(np.std(wanted, axis=0)))
         x, y = (_halve(picture) for picture in (x, y))
     return float(np.mean(distances))
 
 
-def _list_patches(image: np.ndarray) -> np.ndarray:
-    """[H, W, 3] → [patches, 7·7·3]."""
-    windows = np.lib.stride_tricks.sliding_window_view(image, (_SIDE, _SIDE), axis=(0, 1))
-    return windows.reshape(-1, _SIDE * _SIDE * 3)
+def _list_patches(image: np.ndarray, side: int) -> np.ndarray:
+    """[H, W, 3] → [patches, side · side · 3]."""
+    windows = np.lib.stride_tricks.sliding_window_view(image, (side, side), axis=(0, 1))
+    return windows.reshape(-1, side**2 * 3)
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
