@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "randviz needs Python 3.11 or newer; name one with make PYTHON=...")'

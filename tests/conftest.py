@@ -3,7 +3,8 @@
 import os
 
 # Compiling is what most tests wait for, and without LLVM's optimisations it takes two thirds of the
-# time. The programs are the same up to rounding. Slow tests are few and run for long.
+# time. The programs are the same up to rounding; slow tests
+# run what users run.
 if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     level = "--xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {level}".strip()

@@ -101,6 +101,33 @@ def test_convolution_by_blocks_is_the_direct_one(size, padding, shape):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(33, 30), (40, 47), (21, 16)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_bands_are_equal_to_the_whole(canvas, shape, masked):
+    extractor = rv.RandomPyramid(num_filters=6).sample(jax.random.key(1))
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.uniform(size=(*shape, 3)), jnp.float32)
+    layer = "octave1"
+    sources = [extractor(canvas, layer)[layer]]
+    statistic = painting.STATISTIC.sample(jax.random.key(2), sources)
+    target = statistic.measure(sources[0])
+    mask = None
+    if masked:
+        mask = jnp.asarray(rng.uniform(size=(shape[0] - 6, shape[1] - 6)), jnp.float32)
+        mask = mask.at[5:].set(0.0)  # some bands have nothing that counts
+
+    def compare(image, most_features):
+        banded = extractor.replace(most_features=most_features)
+        (value,) = banded.measure(image, [(layer, statistic, mask)])
+        return statistic.compare(value, target), value
+
+    compute = jax.jit(jax.value_and_grad(compare, has_aux=True), static_argnums=1)
+    (_, whole), whole_slope = compute(image, 2**25)
+    (_, parts), parts_slope = compute(image, 4 * 6 * shape[1])
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    np.testing.assert_allclose(parts_slope, whole_slope, atol=1e-5 * abs(whole_slope).max())
+
+
 # What is painted.
 
 

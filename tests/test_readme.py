@@ -13,6 +13,8 @@ SMALLER = (
     (r"rv\.Style\(", "rv.Style(style_layers=('conv1_1', 'conv2_1'), "),
     (r"sizes=\(.*?\)", "sizes=(12, 24)"),
     (r"steps=\(.*?\)", "steps=(2, 2)"),
+    (r"strength=0.6", "strength=0.6, num_steps=3"),
+    (r"shape=\(64, 96\)", "shape=(24, 30), num_steps=3"),
 )
 
 

@@ -8,7 +8,7 @@ weights, `networks.adapters` of anything else.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import jax
 
@@ -97,6 +97,23 @@ class Extractor(LayerNames):
             self.check_image(image.shape, layer)
         found = self.compute(image, names)
         return {layer: found[layer] for layer in names}
+
+    def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:
+        """Computes statistics of an image's features.
+
+        Args:
+          image: [H, W, 3], RGB in [0, 1].
+          wanted: (layer, statistic, mask) each; a mask is [h, w] of the layer, or None.
+
+        Returns:
+          `Statistic.measure` of each.
+
+        Raises:
+          UserError: as for the features.
+        """
+        layers = tuple({layer for layer, _, _ in wanted})
+        features = self(image, layers) if layers else {}
+        return [statistic.measure(features[layer], mask) for layer, statistic, mask in wanted]
 
     def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
         """The shape of a layer's features, found without computing them.

@@ -6,6 +6,9 @@ pixels, small and large patches are all looked at. Nothing is padded: features a
 patches.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -25,10 +28,12 @@ class FilterPyramid(Extractor):
       kernels: [S, s, s, 3, C], of S octaves.
       shifts: [S, 2], int32, in pixels: where the blocks that are averaged into a pixel of octave i
         begin, from 0 to 2^i - 1.
+      most_features: how many numbers of a layer are kept at once by `measure`; static.
     """
 
     kernels: Array
     shifts: Array
+    most_features: int = struct.field(pytree_node=False, default=2**25)
 
     name = "filter_pyramid"
 
@@ -53,13 +58,67 @@ class FilterPyramid(Extractor):
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
         """See `Extractor.compute`; [h - s + 1, w - s + 1, C] of an octave of h × w pixels."""
-        found = {IMAGE_LAYER: image}
-        for octave, (kernel, shift) in enumerate(zip(self.kernels, self.shifts, strict=True)):
-            layer = self.layer_names[1 + octave]
-            if layer in layers:
-                reduced = _reduce(image, 2**octave, shift)
-                found[layer] = convolve(reduced, kernel, padding=0)
+        return {
+            layer: image
+            if layer == IMAGE_LAYER
+            else convolve(self._reduce(image, layer), self._kernel(layer), padding=0)
+            for layer in layers
+        }
+
+    def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:
+        """See `Extractor.measure`; means of many features are accumulated in bands of rows.
+
+        A band's features are computed once more for the gradient, so that no more than a band's are
+        ever kept.
+        """
+        found = []
+        for layer, statistic, mask in wanted:
+            num_bands = 1
+            if layer != IMAGE_LAYER and statistic.is_additive:
+                self.check_image(image.shape, layer)
+                num_bands = self._count_bands(image.shape, layer)
+            if num_bands == 1:
+                (value,) = super().measure(image, [(layer, statistic, mask)])
+            else:
+                value = self._accumulate(image, layer, statistic, mask, num_bands)
+            found.append(value)
         return found
+
+    def _count_bands(self, shape: tuple[int, ...], layer: str) -> int:
+        height, width, channels = self.feature_shape(shape, layer)
+        return min(height, -(-height * width * channels // self.most_features))
+
+    def _accumulate(self, image, layer, statistic, mask, num_bands):
+        reduced, kernel = self._reduce(image, layer), self._kernel(layer)
+        size = kernel.shape[0]
+        height, width = reduced.shape[0] - size + 1, reduced.shape[1] - size + 1
+        rows = -(-height // num_bands)
+        num_bands = -(-height // rows)
+        mask = jnp.ones((height, width), reduced.dtype) if mask is None else mask
+
+        @jax.checkpoint
+        def measure_band(first):
+            # The last band begins earlier, and rows that were counted before do not count.
+            begin = jnp.minimum(first, height - rows)
+            part = lax.dynamic_slice_in_dim(reduced, begin, rows + size - 1)
+            fresh = begin + jnp.arange(rows) >= first
+            weights = lax.dynamic_slice_in_dim(mask, begin, rows) * fresh[:, None]
+            total = jnp.sum(weights)
+            # Where nothing counts, anything may be measured.
+            weights = jnp.where(total > 0, weights, 1.0)
+            value = statistic.measure(convolve(part, kernel, padding=0), weights)
+            return value, total
+
+        values, totals = lax.map(measure_band, rows * jnp.arange(num_bands))
+        shares = totals / jnp.sum(totals)
+        return jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), values)
+
+    def _kernel(self, layer: str) -> Array:
+        return self.kernels[self.layer_names.index(layer) - 1]
+
+    def _reduce(self, image: Image, layer: str) -> Image:
+        octave = self.layer_names.index(layer) - 1
+        return _reduce(image, 2**octave, self.shifts[octave])
 
 
 def _reduce(image: Image, factor: int, shift: Array) -> Image:

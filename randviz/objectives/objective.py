@@ -35,9 +35,7 @@ class Term:
     mask: Array | None
     layer: str = struct.field(pytree_node=False)
 
-    def __call__(self, image: Image, features: Mapping[str, Array]) -> Array:
-        del image
-        value = self.statistic.measure(features[self.layer], self.mask)
+    def __call__(self, value: Any) -> Array:
         return self.weight * self.statistic.compare(value, self.target)
 
 
@@ -75,10 +73,13 @@ class Objective:
         Returns:
           {name: scalar}, weights included.
         """
-        layers = {term.layer for term in self.terms() if isinstance(term, Term)}
-        features = self.extractor(image, tuple(layers)) if layers else {}
+        of_features = [term for term in self.terms() if isinstance(term, Term)]
+        wanted = [(term.layer, term.statistic, term.mask) for term in of_features]
+        # In the order of the terms; those of the image alone look at the image.
+        values = iter(self.extractor.measure(image, wanted))
         return {
-            name: part.weight * sum(term(image, features) for term in part.terms)
+            name: part.weight
+            * sum(term(next(values) if isinstance(term, Term) else image) for term in part.terms)
             for name, part in self.parts.items()
         }
 

@@ -1,6 +1,5 @@
 """Terms that look at the image alone."""
 
-from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
@@ -18,8 +17,7 @@ class TotalVariation:
 
     power: float = struct.field(pytree_node=False, default=2.0)
 
-    def __call__(self, image: Image, features: Any) -> Array:
-        del features
+    def __call__(self, image: Image) -> Array:
         return total_variation(image, power=self.power)
 
 
@@ -33,8 +31,7 @@ class AlphaNorm:
 
     power: int = struct.field(pytree_node=False, default=6)
 
-    def __call__(self, image: Image, features: Any) -> Array:
-        del features
+    def __call__(self, image: Image) -> Array:
         return alpha_norm(image, power=self.power)
 
 

@@ -34,6 +34,8 @@ class Statistic:
 
     # Whether positions are compared one by one, so that a mask applies to the target as well.
     keeps_positions = False
+    # Whether `measure` is a mean over positions, so that parts of an image add up to the whole.
+    is_additive = False
 
     def __post_init__(self):
         object.__setattr__(self, "kind", type(self).__qualname__)

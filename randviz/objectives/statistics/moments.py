@@ -12,6 +12,8 @@ from randviz.types import Array
 class Means(Statistic):
     """The mean of each channel."""
 
+    is_additive = True
+
     @property
     def degree(self) -> int:
         """See `Statistic.degree`."""

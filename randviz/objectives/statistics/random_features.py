@@ -34,6 +34,8 @@ class CosineMeans(Statistic):
       frequencies: [C, F], from `sample`.
     """
 
+    is_additive = True
+
     num_features: int = struct.field(pytree_node=False, default=4)
     lowest: float = struct.field(pytree_node=False, default=2.0)
     highest: float = struct.field(pytree_node=False, default=150.0)
@@ -73,6 +75,8 @@ class ThresholdMeans(Statistic):
       thresholds: [C, F], t, each the response at a random position of a source; from `sample`.
       widths: [C, F], h, from `sample`.
     """
+
+    is_additive = True
 
     shape: str = struct.field(pytree_node=False, default="clipped")
     num_features: int = struct.field(pytree_node=False, default=4)
