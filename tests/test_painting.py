@@ -9,6 +9,7 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
+from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.images import load_image
 from randviz.networks.conv import convolve
@@ -166,7 +167,8 @@ SMALL = ["--image_size=32", "--scale_sizes=24,32", "--scale_steps=3,4"]
 
 def test_the_commands_paint_by_default_and_say_so(tmp_path):
     words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL]
-    assert main([*words, f"--out_dir={tmp_path / 'style'}", "--original_colors"]) == 0
+    words += ["--original_colors", "--style_scale=1.5"]
+    assert main([*words, f"--out_dir={tmp_path / 'style'}"]) == 0
     words = ["texture", "--texture_image=gravel", "--output_size=32x20", *SMALL]
     assert main([*words, f"--out_dir={tmp_path / 'texture'}"]) == 0
     for name, shape in (("style", (21, 32, 3)), ("texture", (20, 32, 3))):
@@ -174,6 +176,10 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
         assert record["settings"]["method"] == "filters" and len(record["losses"]) == 7
         assert record["network"]["num_filters"] == painting.FILTERS.num_filters
         assert load_image(tmp_path / name / "out.png").shape == shape
+    pictures = json.loads((tmp_path / "style" / "run.json").read_text())["pictures"]
+    assert pictures["content_image"]["size"] == "32x21"
+    # From the file at once: a picture that was reduced before would have other pixels.
+    assert pictures["style_image 1"] == load_picture("style_image", "coffee", 48).metadata
 
 
 @pytest.mark.parametrize(
@@ -184,6 +190,8 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
         (["--tv_weight=3"], "--tv_weight belongs"),
         (["--strength=1.5"], "strength"),
         (["--strength=0", "--init=noise"], "--strength=0 is the photograph itself"),
+        (["--style_scale=0.4"], "coffee at the first scale, with --style_scale=0.4: an image of"),
+        (["--style_scale=10", "--image_size=2000"], "makes the painting 20000 pixels long"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused_in_a_sentence(tmp_path, capsys, flags, sentence):

@@ -4,6 +4,7 @@ Examples:
   randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
   randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
+  randviz style --content_image=me.jpg --style_image=a.jpg --style_scale=1.5
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper --content_weight=100 \\
     --style_weight=1 --tv_weight=1000 --init=noise   (as printed in the paper: no style comes of it)
@@ -26,6 +27,7 @@ from randviz.commands.descent import (
     run_task,
 )
 from randviz.commands.inputs import (
+    LARGEST_SIDE,
     Picture,
     check_reach,
     load_picture,
@@ -33,13 +35,13 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
-from randviz.descent.schedule import resize
+from randviz.descent.schedule import resize, scale_shape
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
-from randviz.tasks.painting import STRENGTH, plan_painting
+from randviz.tasks.painting import FILTERS, LAYERS, STRENGTH, Plan, plan_painting
 from randviz.tasks.style import Style, keep_colors
 from randviz.tasks.task import Descent
 from randviz.types import Image, UserError
@@ -66,6 +68,12 @@ class Settings(MethodSettings):
         "From 0, the photograph, to 1, nothing but the painting; of --method=filters.",
         lower_bound=0,
         upper_bound=1,
+    )
+    style_scale: float = setting(
+        1.0,
+        "Size of the painting, as a multiple of --image_size: above 1, its strokes are larger.",
+        lower_bound=0.1,
+        upper_bound=10,
     )
     content_layers: tuple[str, ...] = setting(
         (),
@@ -98,8 +106,9 @@ def run(settings: Settings) -> None:
     )
     if not settings.style_image:
         raise UserError("no picture is given; name a file or a sample with --style_image=.")
+    painting_size = find_painting_size(settings.image_size, settings.style_scale)
     paintings = [
-        load_picture("style_image", source, settings.image_size, square=settings.square)
+        load_picture("style_image", source, painting_size, square=settings.square)
         for source in settings.style_image
     ]
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
@@ -144,7 +153,23 @@ def _plan_filters(
     )
     if settings.init != "content":
         plan = plan._replace(start=start)
+    _check_first_sizes(paintings, plan, settings.style_scale)
     return plan_task("style", settings, plan, extra)
+
+
+def _check_first_sizes(paintings: Sequence[Picture], plan: Plan, style_scale: float) -> None:
+    """Checks that no painting is smaller than the filters at the first scale."""
+    extractor = FILTERS.sample(plan.descent.key)
+    for painting in paintings:
+        shape = scale_shape(painting.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
+        try:
+            extractor.check_image((*shape, 3), LAYERS[-1])
+        except UserError as error:
+            raise UserError(
+                f"{painting.metadata['source']} at the first scale, with"
+                f" --style_scale={style_scale:g}: {error.args[0].rstrip('.')}, or give a larger"
+                " --style_scale or --min_size."
+            ) from error
 
 
 def _plan_paper(
@@ -200,6 +225,21 @@ def find_content_layer(network: Network) -> str:
     if preferred in network.layer_names:
         return preferred
     return network.scale_layers[1] if len(network.scale_layers) > 1 else IMAGE_LAYER
+
+
+def find_painting_size(image_size: int, style_scale: float) -> int:
+    """The longest side of the paintings, in pixels.
+
+    Raises:
+      UserError: if it is larger than pictures may be.
+    """
+    size = max(1, round(image_size * style_scale))
+    if size > LARGEST_SIDE:
+        raise UserError(
+            f"--style_scale={style_scale:g} makes the painting {size} pixels long, more than"
+            f" {LARGEST_SIDE}; give a smaller one, or a smaller --image_size."
+        )
+    return size
 
 
 def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
