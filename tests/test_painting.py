@@ -9,9 +9,10 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
+from randviz.commands import style
 from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
-from randviz.host.images import load_image
+from randviz.host.images import load_image, save_image
 from randviz.networks.conv import convolve
 from randviz.networks.filter_pyramid import FilterPyramid
 from randviz.tasks import painting
@@ -79,6 +80,20 @@ def test_shifts_reach_every_place_of_a_block():
         assert {*shifts[:, octave].ravel()} == {*range(2**octave)}
 
 
+def test_masks_are_what_lies_in_the_middle_of_each_patch():
+    """The mask as an image, and filters that let the middle of each patch through."""
+    kernels = jnp.zeros((3, 7, 7, 3, 1)).at[:, 3, 3, 0].set(1.0)
+    extractor = FilterPyramid(kernels, jnp.array([[0, 0], [1, 0], [2, 3]], jnp.int32))
+    half = np.float32(np.arange(45) < 22) * np.ones((38, 1), np.float32)
+    corner = half * np.float32(np.arange(38) >= 30)[:, None]
+    for mask in (half, corner):
+        image = np.repeat(mask[..., None], 3, -1)
+        for layer in ("octave1", "octave2", "octave3"):
+            expected = extractor(image, layer)[layer][..., 0]
+            np.testing.assert_allclose(extractor.reduce_mask(mask, layer), expected, atol=1e-6)
+        np.testing.assert_array_equal(extractor.reduce_mask(mask, "image"), mask)
+
+
 def test_an_image_smaller_than_a_filter_is_refused_in_a_sentence():
     extractor = FilterPyramid(jnp.zeros((2, 7, 7, 3, 1)), jnp.zeros((2, 2), jnp.int32))
     assert extractor(jnp.zeros((15, 20, 3)), "octave2")["octave2"].shape[2] == 1
@@ -116,6 +131,24 @@ def test_strength_leads_from_the_photograph_to_the_painting(photograph, canvas):
     assert changes[0] < changes[1] < changes[2]
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < distances[0] / 2
+
+
+def test_each_painting_counts_in_its_region():
+    rng = np.random.default_rng(0)
+    dark, bright = (np.float32(rng.uniform(size=(40, 48, 3)) * 0.2 + low) for low in (0.1, 0.7))
+    left = np.float32(np.arange(48) < 24) * np.ones((40, 1), np.float32)
+    # At half the size, no patch of octave2 has its middle in the third painting's region.
+    corner = np.zeros_like(left)
+    corner[-1, -1] = 1
+    plan = painting.plan_painting(
+        jax.random.key(0), dark, [dark, bright, dark], style_masks=[left, 1 - left, corner]
+    )
+    evaluate = jax.jit(lambda image: plan.descent.objective(0.5).at(0).losses(image)["style"])
+    dark, bright = (np.resize(image, (28, 16, 3)) for image in (dark, bright))
+    at_home, swapped = (
+        float(evaluate(np.concatenate(halves, 1))) for halves in ((dark, bright), (bright, dark))
+    )
+    assert 0 < at_home < swapped / 3
 
 
 def test_a_texture_of_any_shape_comes_near_its_source(canvas):
@@ -160,6 +193,62 @@ def test_steps_are_divided_as_the_method_has_them():
 def test_a_strength_outside_is_refused(photograph, canvas, strength):
     with pytest.raises(UserError, match="from 0 to 1"):
         rv.paint(jax.random.key(0), photograph, canvas, strength=strength)
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """What a command would run, as a function of its flags."""
+
+    def make(*flags):
+        tasks = []
+        monkeypatch.setattr(style, "run_task", tasks.append)
+        words = ["style", "--content_image=chelsea", *SMALL, *flags, f"--out_dir={tmp_path}"]
+        assert main(words) == 0
+        return tasks[0]
+
+    return make
+
+
+def draw(path, mask):
+    """Writes a mask and returns its name."""
+    save_image(path, np.repeat(np.float32(mask)[..., None], 3, -1))
+    return str(path)
+
+
+@pytest.mark.parametrize("method", ["filters", "paper"])
+def test_masks_are_laid_over_the_photograph_and_sum_to_one(plan, tmp_path, method):
+    # Larger than the photograph and of another shape; one of them is half as bright.
+    left = np.float32(np.arange(64) < 32) * np.ones((64, 1))
+    names = draw(tmp_path / "a.png", left), draw(tmp_path / "b.png", 0.5 * (1 - left))
+    task = plan(
+        "--style_image=coffee,brick", f"--style_masks={','.join(names)}", f"--method={method}"
+    )
+    (content, _, masks), margin = task.descent.images, painting._MARGIN * (method == "filters")
+    assert [mask.shape for mask in masks] == [content.shape[:2]] * 2
+    np.testing.assert_allclose(masks[0] + masks[1], 1, atol=1e-6)
+    # The edge is as wide as two pixels of the reduced mask.
+    np.testing.assert_allclose(masks[0][:, : 15 + margin], 1, atol=1e-5)
+    np.testing.assert_allclose(masks[0][:, 17 + margin :], 0, atol=1e-5)
+    assert {"style_mask 1", "style_mask 2"} <= {*task.pictures}
+
+
+@pytest.mark.parametrize(
+    ("masks", "more", "sentence"),
+    [
+        (["left"], [], "must be 2 pictures, one for each style image"),
+        (["left", "right", "left"], [], "must be 2 pictures, one for each style image"),
+        (["left", "left"], [], "are all black at row 1, column 17 of the photograph's 32×21"),
+        (["white", "black"], [], "black.png is black everywhere"),
+        (["left", "right"], ["--style_blend_weights=1,2"], "leave them or --style_masks out"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_in_a_sentence(tmp_path, capsys, masks, more, sentence):
+    left = np.float32(np.arange(32) < 16) * np.ones((21, 1))
+    drawn = {"left": left, "right": 1 - left, "white": left * 0 + 1, "black": left * 0}
+    files = [draw(tmp_path / f"{name}.png", drawn[name]) for name in masks]
+    words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL, *more]
+    assert main([*words, f"--style_masks={','.join(files)}"]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 SMALL = ["--image_size=32", "--scale_sizes=24,32", "--scale_steps=3,4"]

@@ -3,6 +3,7 @@
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
+  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_masks=me.png,rest.png
   randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
   randviz style --content_image=me.jpg --style_image=a.jpg --style_scale=1.5
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper
@@ -13,6 +14,9 @@ Examples:
 import dataclasses
 import math
 from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
 
 from randviz.commands.descent import (
     MethodSettings,
@@ -44,8 +48,10 @@ from randviz.tasks import style
 from randviz.tasks.painting import FILTERS, LAYERS, STRENGTH, Plan, plan_painting
 from randviz.tasks.style import Style, keep_colors
 from randviz.tasks.task import Descent
-from randviz.types import Image, UserError
+from randviz.types import Array, Image, UserError
 
+# Masks below this are black, in [0, 1].
+_BLACK = 0.01
 # Read by the paper's method only.
 PAPER_FLAGS = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
 
@@ -62,6 +68,11 @@ class Settings(MethodSettings):
     )
     style_blend_weights: tuple[str, ...] = setting(
         (), "How much each painting counts, numbers separated by commas; equal if not given."
+    )
+    style_masks: tuple[str, ...] = setting(
+        (),
+        "Where each painting counts: a picture for each, laid over the photograph, white in the"
+        " painting's region, black outside and grey where paintings blend.",
     )
     strength: float = setting(
         STRENGTH,
@@ -112,12 +123,14 @@ def run(settings: Settings) -> None:
         for source in settings.style_image
     ]
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
+    drawn, masks = load_masks(settings, content.image.shape[:2])
     check_method(settings, *PAPER_FLAGS)
     if settings.method == "filters":
-        task = _plan_filters(settings, content, paintings, shares)
+        task = _plan_filters(settings, content, paintings, shares, masks)
     else:
-        task = _plan_paper(settings, content, paintings, shares)
+        task = _plan_paper(settings, content, paintings, shares, masks)
     named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
+    named |= {f"style_mask {index}": mask for index, mask in enumerate(drawn, 1)}
     task = task._replace(pictures={"content_image": content, **named, **task.pictures})
     if settings.original_colors:
         crop = task.finish
@@ -136,6 +149,7 @@ def _plan_filters(
     content: Picture,
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
+    masks: Sequence[Array] | None,
 ) -> Task:
     if settings.strength == 0 and settings.init != "content":
         raise UserError("--strength=0 is the photograph itself; take more, or --init=content.")
@@ -148,6 +162,7 @@ def _plan_filters(
         [painting.image for painting in paintings],
         strength=settings.strength,
         style_blend_weights=shares,
+        style_masks=masks,
         num_steps=settings.num_steps or None,
         schedule=find_schedule(settings, max(shape)),
     )
@@ -177,6 +192,7 @@ def _plan_paper(
     content: Picture,
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
+    masks: Sequence[Array] | None,
 ) -> Task:
     choice = choose_network(settings)
     network = choice.network.with_offset(style.INPUT_OFFSET)
@@ -208,7 +224,8 @@ def _plan_paper(
         descent=Descent(
             style_task,
             make_source(settings, choice, deepest),
-            (content.image, [painting.image for painting in paintings]),
+            (content.image, [painting.image for painting in paintings])
+            + ((masks,) if masks else ()),
             make_statistics_key(settings.seed),
             settings.redraw,
         ),
@@ -240,6 +257,54 @@ def find_painting_size(image_size: int, style_scale: float) -> int:
             f" {LARGEST_SIDE}; give a smaller one, or a smaller --image_size."
         )
     return size
+
+
+def load_masks(
+    settings: Settings, shape: tuple[int, int]
+) -> tuple[list[Picture], list[Array] | None]:
+    """Loads the masks of the paintings' regions.
+
+    Args:
+      settings: of the command.
+      shape: (H, W) of the photograph.
+
+    Returns:
+      The pictures as they were read; and [H, W] each, which sum to 1 everywhere, or None if no
+      masks are asked for.
+
+    Raises:
+      UserError: if they are not as many as the paintings, one cannot be read or is black, or they
+        leave a place uncovered.
+    """
+    sources = settings.style_masks
+    if not sources:
+        return [], None
+    flag = f"--style_masks={','.join(sources)}"
+    if len(sources) != len(settings.style_image):
+        raise UserError(
+            f"{flag} must be {len(settings.style_image)} pictures, one for each style image,"
+            " separated by commas."
+        )
+    if settings.style_blend_weights:
+        raise UserError(
+            "--style_blend_weights are of paintings without regions; leave them or --style_masks"
+            " out."
+        )
+    pictures = [
+        load_picture("style_masks", source, None, square=settings.square) for source in sources
+    ]
+    masks = [resize(jnp.mean(picture.image, -1), shape) for picture in pictures]
+    for source, mask in zip(sources, masks, strict=True):
+        if jnp.max(mask) < _BLACK:
+            raise UserError(f"the mask {source} is black everywhere; leave its painting out.")
+    total = sum(masks)
+    if jnp.min(total) < _BLACK:
+        row, column = np.unravel_index(int(jnp.argmin(total)), shape)
+        raise UserError(
+            f"{flag} are all black at row {row + 1}, column {column + 1} of the photograph's"
+            f" {shape[1]}×{shape[0]} pixels; make one of them white there."
+        )
+    return pictures, [mask / total for mask in masks]
 
 
 def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:

@@ -153,9 +153,7 @@ def _make(
     else:
         style_keys = [None] * len(styles) if key is None else split_key(keys[1], len(styles))
         each = [
-            make_terms(
-                extractor, [style], *compare, mask=mask, shape=shape, key=style_key, **options
-            )
+            make_terms(extractor, [style], *compare, mask=mask, key=style_key, **options)
             for style, mask, style_key in zip(styles, masks, style_keys, strict=True)
         ]
         # A region counts as much as its share of the image, so that regions add up to a whole.
