@@ -232,6 +232,15 @@ def test_masks_are_laid_over_the_photograph_and_sum_to_one(plan, tmp_path, metho
     assert {"style_mask 1", "style_mask 2"} <= {*task.pictures}
 
 
+def test_a_painting_takes_the_photographs_colours_before_it_is_compared(plan):
+    plain, matched = plan("--style_image=coffee"), plan("--style_image=coffee", "--match_colors")
+    content, (painted,) = matched.descent.images
+    inside = content[painting._MARGIN : -painting._MARGIN, painting._MARGIN : -painting._MARGIN]
+    expected = rv.match_colors(plain.descent.images[1][0], inside)
+    np.testing.assert_allclose(painted, np.clip(expected, 0, 1), atol=1e-5)
+    assert np.abs(painted - plain.descent.images[1][0]).mean() > 0.02
+
+
 @pytest.mark.parametrize(
     ("masks", "more", "sentence"),
     [

@@ -46,7 +46,7 @@ from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
 from randviz.tasks.painting import FILTERS, LAYERS, STRENGTH, Plan, plan_painting
-from randviz.tasks.style import Style, keep_colors
+from randviz.tasks.style import Style, keep_colors, match_colors
 from randviz.tasks.task import Descent
 from randviz.types import Array, Image, UserError
 
@@ -101,7 +101,14 @@ class Settings(MethodSettings):
     tv_weight: float = setting(
         style.TV_WEIGHT, "γ, of the total variation: the larger, the smoother.", lower_bound=0
     )
-    original_colors: bool = setting(False, "Keeps the photograph's own colours.")
+    original_colors: bool = setting(
+        False, "Keeps the photograph's own colours: the result's brightness alone is painted."
+    )
+    match_colors: bool = setting(
+        False,
+        "Gives the painting the photograph's colours first, their mean and covariance, so that it"
+        " paints in them.",
+    )
     init: str = setting(
         "content",
         "Where the descent starts: the photograph, noise, or --init_image.",
@@ -122,6 +129,12 @@ def run(settings: Settings) -> None:
         load_picture("style_image", source, painting_size, square=settings.square)
         for source in settings.style_image
     ]
+    if settings.match_colors:
+        # Unclipped, the descent would aim at colours that no picture has.
+        paintings = [
+            painting._replace(image=jnp.clip(match_colors(painting.image, content.image), 0, 1))
+            for painting in paintings
+        ]
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
     drawn, masks = load_masks(settings, content.image.shape[:2])
     check_method(settings, *PAPER_FLAGS)
