@@ -9,7 +9,7 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
-from randviz.commands import style
+from randviz.commands import style, texture
 from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.images import load_image, save_image
@@ -163,6 +163,42 @@ def test_a_texture_of_any_shape_comes_near_its_source(canvas):
     assert near < measure_patch_distance(np.clip(noise, 0, 1), canvas) / 2
 
 
+def measure_seams(image):
+    """Mean differences across the edges of two copies side by side, over those inside; [2]."""
+    image, ratios = np.clip(image, 0, 1), []
+    for axis in (0, 1):
+        differences = np.abs(image - np.roll(image, 1, axis)).mean((1 - axis, 2))
+        ratios.append(differences[0] / differences[1:].mean())
+    return np.array(ratios)
+
+
+def test_a_tileable_texture_repeats_without_a_seam():
+    # Smooth, so that pixels side by side are alike unless there is a seam.
+    blobs = jax.random.uniform(jax.random.key(3), (9, 9, 3))
+    source = jax.image.resize(blobs, (48, 48, 3), "cubic")
+    plain, tileable = (
+        rv.paint_texture(
+            jax.random.key(0), source, shape=(32, 40), tileable=tileable,
+            schedule=rv.Schedule((40,), (100,)),
+        ).image
+        for tileable in (False, True)
+    )  # fmt: skip
+    assert plain.shape == tileable.shape == (32, 40, 3)
+    assert measure_seams(tileable).max() < 1.3 < 1.5 < measure_seams(plain).min()
+    # Its colours are the texture's.
+    np.testing.assert_allclose(tileable.mean((0, 1)), source.mean((0, 1)), atol=0.05)
+
+
+def test_an_image_that_wraps_is_compared_by_the_patches_of_its_repetition(canvas):
+    task = rv.Texture(painting.LAYERS, painting.STATISTIC, weighting="none")
+    key, image = jax.random.key(1), 1 - canvas[:20, :22]
+    extractor = painting.FILTERS.sample(key)
+    evaluate = jax.jit(lambda task, image: task.of(extractor, canvas, key=key)(image))
+    repeated = np.tile(image, (3, 3, 1))[20 - 7 : 40 + 7, 22 - 7 : 44 + 7]
+    found = evaluate(task.replace(wrap=7), image)
+    np.testing.assert_allclose(found, evaluate(task, repeated), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(47, 31), (32, 48), (9, 11)])
 def test_margins_are_cut_off_at_every_scale(shape):
     image = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
@@ -239,6 +275,17 @@ def test_a_painting_takes_the_photographs_colours_before_it_is_compared(plan):
     expected = rv.match_colors(plain.descent.images[1][0], inside)
     np.testing.assert_allclose(painted, np.clip(expected, 0, 1), atol=1e-5)
     assert np.abs(painted - plain.descent.images[1][0]).mean() > 0.02
+
+
+def test_tileable_reaches_the_task_and_is_not_the_papers(tmp_path, monkeypatch, capsys):
+    tasks = []
+    monkeypatch.setattr(texture, "run_task", tasks.append)
+    words = ["texture", "--texture_image=gravel", *SMALL, "--tileable", f"--out_dir={tmp_path}"]
+    assert main([*words, "--output_size=32x20"]) == 0
+    assert tasks[0].shape == (20, 32) and tasks[0].descent.task.wrap == 7
+    assert tasks[0].schedule.sizes == (24, 32)
+    assert main([*words, "--method=paper"]) == 2
+    assert "--tileable belongs to --method=filters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

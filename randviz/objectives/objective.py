@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from randviz.networks.extractor import Extractor
@@ -61,10 +62,13 @@ class Objective:
     Attributes:
       extractor: whose features are compared.
       parts: {name: Part}; names are "content", "style", "tv" and "alpha_norm".
+      wrap: pixels of the image that are repeated beyond its opposite side before its features are
+        computed, so that it has no edge; static.
     """
 
     extractor: Extractor
     parts: Mapping[str, Part]
+    wrap: int = struct.field(pytree_node=False, default=0)
 
     def losses(self, image: Image) -> dict[str, Array]:
         """Computes each part of the objective.
@@ -76,7 +80,8 @@ class Objective:
           {name: scalar}, weights included.
         """
         layers = {term.layer for term in self.terms() if isinstance(term, Term)}
-        features = self.extractor(image, tuple(layers)) if layers else {}
+        wrapped = jnp.pad(image, ((self.wrap, self.wrap), (self.wrap, self.wrap), (0, 0)), "wrap")
+        features = self.extractor(wrapped, tuple(layers)) if layers else {}
         return {
             name: part.weight * sum(term(image, features) for term in part.terms)
             for name, part in self.parts.items()
