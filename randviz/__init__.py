@@ -62,7 +62,7 @@ from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.search.selection import select_layer, select_weights
 from randviz.tasks.inversion import Inversion, invert
 from randviz.tasks.painting import paint, paint_texture
-from randviz.tasks.style import Style, keep_colors, transfer
+from randviz.tasks.style import Style, keep_colors, match_colors, transfer
 from randviz.tasks.texture import Texture, synthesize
 from randviz.types import UserError
 
@@ -125,6 +125,7 @@ __all__ = [
     "keep_colors",
     "layer_weights",
     "load_image",
+    "match_colors",
     "mean_gram",
     "minimize",
     "normalize_activations",

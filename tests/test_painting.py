@@ -9,8 +9,10 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
+from randviz.commands import style, texture
+from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
-from randviz.host.images import load_image
+from randviz.host.images import load_image, save_image
 from randviz.networks.conv import convolve
 from randviz.networks.filter_pyramid import FilterPyramid
 from randviz.tasks import painting
@@ -76,6 +78,20 @@ def test_shifts_reach_every_place_of_a_block():
     shifts = np.asarray(jax.vmap(lambda key: sampler.sample(key).shifts)(keys))
     for octave in range(3):
         assert {*shifts[:, octave].ravel()} == {*range(2**octave)}
+
+
+def test_masks_are_what_lies_in_the_middle_of_each_patch():
+    """The mask as an image, and filters that let the middle of each patch through."""
+    kernels = jnp.zeros((3, 7, 7, 3, 1)).at[:, 3, 3, 0].set(1.0)
+    extractor = FilterPyramid(kernels, jnp.array([[0, 0], [1, 0], [2, 3]], jnp.int32))
+    half = np.float32(np.arange(45) < 22) * np.ones((38, 1), np.float32)
+    corner = half * np.float32(np.arange(38) >= 30)[:, None]
+    for mask in (half, corner):
+        image = np.repeat(mask[..., None], 3, -1)
+        for layer in ("octave1", "octave2", "octave3"):
+            expected = extractor(image, layer)[layer][..., 0]
+            np.testing.assert_allclose(extractor.reduce_mask(mask, layer), expected, atol=1e-6)
+        np.testing.assert_array_equal(extractor.reduce_mask(mask, "image"), mask)
 
 
 def test_an_image_smaller_than_a_filter_is_refused_in_a_sentence():
@@ -145,6 +161,24 @@ def test_strength_leads_from_the_photograph_to_the_painting(photograph, canvas):
     assert distances[2] < 0.8 * distances[0]
 
 
+def test_each_painting_counts_in_its_region():
+    rng = np.random.default_rng(0)
+    dark, bright = (np.float32(rng.uniform(size=(40, 48, 3)) * 0.2 + low) for low in (0.1, 0.7))
+    left = np.float32(np.arange(48) < 24) * np.ones((40, 1), np.float32)
+    # At half the size, no patch of octave2 has its middle in the third painting's region.
+    corner = np.zeros_like(left)
+    corner[-1, -1] = 1
+    plan = painting.plan_painting(
+        jax.random.key(0), dark, [dark, bright, dark], style_masks=[left, 1 - left, corner]
+    )
+    evaluate = jax.jit(lambda image: plan.descent.objective(0.5).at(0).losses(image)["style"])
+    dark, bright = (np.resize(image, (28, 16, 3)) for image in (dark, bright))
+    at_home, swapped = (
+        float(evaluate(np.concatenate(halves, 1))) for halves in ((dark, bright), (bright, dark))
+    )
+    assert 0 < at_home < swapped / 3
+
+
 def test_a_texture_of_any_shape_comes_near_its_source(canvas):
     result = rv.paint_texture(
         jax.random.key(0), canvas, shape=(33, 50), schedule=rv.Schedule((25, 50), (30, 30))
@@ -155,6 +189,42 @@ def test_a_texture_of_any_shape_comes_near_its_source(canvas):
     )
     near = measure_patch_distance(np.clip(result.image, 0, 1), canvas)
     assert near < measure_patch_distance(np.clip(noise, 0, 1), canvas) / 2
+
+
+def measure_seams(image):
+    """Mean differences across the edges of two copies side by side, over those inside; [2]."""
+    image, ratios = np.clip(image, 0, 1), []
+    for axis in (0, 1):
+        differences = np.abs(image - np.roll(image, 1, axis)).mean((1 - axis, 2))
+        ratios.append(differences[0] / differences[1:].mean())
+    return np.array(ratios)
+
+
+def test_a_tileable_texture_repeats_without_a_seam():
+    # Smooth, so that pixels side by side are alike unless there is a seam.
+    blobs = jax.random.uniform(jax.random.key(3), (9, 9, 3))
+    source = jax.image.resize(blobs, (48, 48, 3), "cubic")
+    plain, tileable = (
+        rv.paint_texture(
+            jax.random.key(0), source, shape=(32, 40), tileable=tileable,
+            schedule=rv.Schedule((40,), (100,)),
+        ).image
+        for tileable in (False, True)
+    )  # fmt: skip
+    assert plain.shape == tileable.shape == (32, 40, 3)
+    assert measure_seams(tileable).max() < 1.3 < 1.5 < measure_seams(plain).min()
+    # Its colours are the texture's.
+    np.testing.assert_allclose(tileable.mean((0, 1)), source.mean((0, 1)), atol=0.05)
+
+
+def test_an_image_that_wraps_is_compared_by_the_patches_of_its_repetition(canvas):
+    task = rv.Texture(painting.LAYERS, painting.STATISTIC, weighting="none")
+    key, image = jax.random.key(1), 1 - canvas[:20, :22]
+    extractor = painting.FILTERS.sample(key)
+    evaluate = jax.jit(lambda task, image: task.of(extractor, canvas, key=key)(image))
+    repeated = np.tile(image, (3, 3, 1))[20 - 7 : 40 + 7, 22 - 7 : 44 + 7]
+    found = evaluate(task.replace(wrap=7), image)
+    np.testing.assert_allclose(found, evaluate(task, repeated), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(47, 31), (32, 48), (9, 11)])
@@ -189,12 +259,89 @@ def test_a_strength_outside_is_refused(photograph, canvas, strength):
         rv.paint(jax.random.key(0), photograph, canvas, strength=strength)
 
 
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """What a command would run, as a function of its flags."""
+
+    def make(*flags):
+        tasks = []
+        monkeypatch.setattr(style, "run_task", tasks.append)
+        words = ["style", "--content_image=chelsea", *SMALL, *flags, f"--out_dir={tmp_path}"]
+        assert main(words) == 0
+        return tasks[0]
+
+    return make
+
+
+def draw(path, mask):
+    """Writes a mask and returns its name."""
+    save_image(path, np.repeat(np.float32(mask)[..., None], 3, -1))
+    return str(path)
+
+
+@pytest.mark.parametrize("method", ["filters", "paper"])
+def test_masks_are_laid_over_the_photograph_and_sum_to_one(plan, tmp_path, method):
+    # Larger than the photograph and of another shape; one of them is half as bright.
+    left = np.float32(np.arange(64) < 32) * np.ones((64, 1))
+    names = draw(tmp_path / "a.png", left), draw(tmp_path / "b.png", 0.5 * (1 - left))
+    task = plan(
+        "--style_image=coffee,brick", f"--style_masks={','.join(names)}", f"--method={method}"
+    )
+    (content, _, masks), margin = task.descent.images, painting._MARGIN * (method == "filters")
+    assert [mask.shape for mask in masks] == [content.shape[:2]] * 2
+    np.testing.assert_allclose(masks[0] + masks[1], 1, atol=1e-6)
+    # The edge is as wide as two pixels of the reduced mask.
+    np.testing.assert_allclose(masks[0][:, : 15 + margin], 1, atol=1e-5)
+    np.testing.assert_allclose(masks[0][:, 17 + margin :], 0, atol=1e-5)
+    assert {"style_mask 1", "style_mask 2"} <= {*task.pictures}
+
+
+def test_a_painting_takes_the_photographs_colours_before_it_is_compared(plan):
+    plain, matched = plan("--style_image=coffee"), plan("--style_image=coffee", "--match_colors")
+    content, (painted,) = matched.descent.images
+    inside = content[painting._MARGIN : -painting._MARGIN, painting._MARGIN : -painting._MARGIN]
+    expected = rv.match_colors(plain.descent.images[1][0], inside)
+    np.testing.assert_allclose(painted, np.clip(expected, 0, 1), atol=1e-5)
+    assert np.abs(painted - plain.descent.images[1][0]).mean() > 0.02
+
+
+def test_tileable_reaches_the_task_and_is_not_the_papers(tmp_path, monkeypatch, capsys):
+    tasks = []
+    monkeypatch.setattr(texture, "run_task", tasks.append)
+    words = ["texture", "--texture_image=gravel", *SMALL, "--tileable", f"--out_dir={tmp_path}"]
+    assert main([*words, "--output_size=32x20"]) == 0
+    assert tasks[0].shape == (20, 32) and tasks[0].descent.task.wrap == 7
+    assert tasks[0].schedule.sizes == (24, 32)
+    assert main([*words, "--method=paper"]) == 2
+    assert "--tileable belongs to --method=filters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("masks", "more", "sentence"),
+    [
+        (["left"], [], "must be 2 pictures, one for each style image"),
+        (["left", "right", "left"], [], "must be 2 pictures, one for each style image"),
+        (["left", "left"], [], "are all black at row 1, column 17 of the photograph's 32×21"),
+        (["white", "black"], [], "black.png is black everywhere"),
+        (["left", "right"], ["--style_blend_weights=1,2"], "leave them or --style_masks out"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_in_a_sentence(tmp_path, capsys, masks, more, sentence):
+    left = np.float32(np.arange(32) < 16) * np.ones((21, 1))
+    drawn = {"left": left, "right": 1 - left, "white": left * 0 + 1, "black": left * 0}
+    files = [draw(tmp_path / f"{name}.png", drawn[name]) for name in masks]
+    words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL, *more]
+    assert main([*words, f"--style_masks={','.join(files)}"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 SMALL = ["--image_size=32", "--scale_sizes=24,32", "--scale_steps=3,4"]
 
 
 def test_the_commands_paint_by_default_and_say_so(tmp_path):
     words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL]
-    assert main([*words, f"--out_dir={tmp_path / 'style'}", "--original_colors"]) == 0
+    words += ["--original_colors", "--style_scale=1.5"]
+    assert main([*words, f"--out_dir={tmp_path / 'style'}"]) == 0
     words = ["texture", "--texture_image=gravel", "--output_size=32x20", *SMALL]
     assert main([*words, f"--out_dir={tmp_path / 'texture'}"]) == 0
     for name, shape in (("style", (21, 32, 3)), ("texture", (20, 32, 3))):
@@ -202,6 +349,10 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
         assert record["settings"]["method"] == "filters" and len(record["losses"]) == 7
         assert record["network"]["num_filters"] == painting.FILTERS.num_filters
         assert load_image(tmp_path / name / "out.png").shape == shape
+    pictures = json.loads((tmp_path / "style" / "run.json").read_text())["pictures"]
+    assert pictures["content_image"]["size"] == "32x21"
+    # From the file at once: a picture that was reduced before would have other pixels.
+    assert pictures["style_image 1"] == load_picture("style_image", "coffee", 48).metadata
 
 
 @pytest.mark.parametrize(
@@ -212,6 +363,8 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
         (["--tv_weight=3"], "--tv_weight belongs"),
         (["--strength=1.5"], "strength"),
         (["--strength=0", "--init=noise"], "--strength=0 is the photograph itself"),
+        (["--style_scale=0.4"], "coffee at the first scale, with --style_scale=0.4: an image of"),
+        (["--style_scale=10", "--image_size=2000"], "makes the painting 20000 pixels long"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused_in_a_sentence(tmp_path, capsys, flags, sentence):

@@ -326,6 +326,30 @@ def test_kept_colours_have_the_brightness_of_one_and_the_hue_of_the_other(image,
     np.testing.assert_allclose(rv.keep_colors(image, image), image, atol=1e-5)
 
 
+def test_matched_colours_have_the_mean_and_the_covariance_of_the_other(image, other_image):
+    colors = lambda x: np.asarray(x, np.float64).reshape(-1, 3)
+    # Correlated channels, as photographs have.
+    mixing = jnp.array([[1, 0.6, 0.1], [0, 0.5, 0.3], [0, 0, 0.2]])
+    reference = 0.2 + 0.5 * other_image[:5] @ mixing
+    matched, expected = colors(rv.match_colors(image, reference)), colors(reference)
+    np.testing.assert_allclose(matched.mean(0), expected.mean(0), atol=1e-5)
+    covariances = [np.cov(values.T, bias=True) for values in (matched, expected)]
+    np.testing.assert_allclose(*covariances, atol=1e-5)
+    np.testing.assert_allclose(rv.match_colors(image, image), image, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["constant", "grey"])
+def test_images_without_colours_are_matched_too(image, other_image, kind):
+    plain = image[..., :1] * jnp.ones(3) if kind == "grey" else jnp.full_like(image, 0.3)
+    for matched, reference in (
+        (rv.match_colors(plain, other_image), other_image),
+        (rv.match_colors(image, plain), plain),
+        (rv.match_colors(plain, plain), plain),
+    ):
+        np.testing.assert_allclose(matched.mean((0, 1)), reference.mean((0, 1)), atol=1e-4)
+        assert float(matched.std((0, 1)).max()) < 1.1 * float(reference.std((0, 1)).max()) + 1e-3
+
+
 def test_core_promotes_no_dtype_by_accident(tiny, params, image, other_image):
     with jax.numpy_dtype_promotion("strict"):
         objective = make_style(tiny, params, image, other_image)
@@ -333,6 +357,7 @@ def test_core_promotes_no_dtype_by_accident(tiny, params, image, other_image):
         inversion = rv.Inversion(layer="pool2").of(tiny.bind(params), image)
         assert evaluate(inversion, image)[0].dtype == jnp.float32
         assert rv.keep_colors(image, image).dtype == jnp.float32
+        assert rv.match_colors(image, image).dtype == jnp.float32
 
 
 @pytest.mark.slow

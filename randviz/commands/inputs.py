@@ -97,13 +97,15 @@ def check_picture(picture: Picture, network: Network, last_layer: str) -> None:
         )
 
 
-def load_picture(flag: str, source: str, image_size: int, *, square: bool = False) -> Picture:
+def load_picture(
+    flag: str, source: str, image_size: int | None, *, square: bool = False
+) -> Picture:
     """Loads a picture that a flag names.
 
     Args:
       flag: for messages.
       source: a path, or the name of a sample.
-      image_size: longest side of the result, in pixels.
+      image_size: longest side of the result, in pixels; None keeps the picture's own size.
       square: whether the largest square in its middle is taken.
 
     Returns:
@@ -126,7 +128,8 @@ def load_picture(flag: str, source: str, image_size: int, *, square: bool = Fals
             f"the picture {source} is {width}×{height} pixels; it needs at least"
             f" {_SMALLEST_PICTURE} a side."
         )
-    image = resize_image(crop_square(image) if square else image, image_size)
+    image = crop_square(image) if square else image
+    image = image if image_size is None else resize_image(image, image_size)
     metadata = {
         "source": source,
         "size": f"{image.shape[1]}x{image.shape[0]}",

@@ -3,7 +3,9 @@
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
+  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_masks=me.png,rest.png
   randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
+  randviz style --content_image=me.jpg --style_image=a.jpg --style_scale=1.5
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper
   randviz style --content_image=me.jpg --style_image=a.jpg --method=paper --content_weight=100 \\
     --style_weight=1 --tv_weight=1000 --init=noise   (as printed in the paper: no style comes of it)
@@ -12,6 +14,9 @@ Examples:
 import dataclasses
 import math
 from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
 
 from randviz.commands.descent import (
     MethodSettings,
@@ -26,6 +31,7 @@ from randviz.commands.descent import (
     run_task,
 )
 from randviz.commands.inputs import (
+    LARGEST_SIDE,
     Picture,
     check_reach,
     load_picture,
@@ -33,17 +39,19 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
-from randviz.descent.schedule import resize
+from randviz.descent.schedule import resize, scale_shape
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
-from randviz.tasks.painting import STRENGTH, plan_painting
-from randviz.tasks.style import Style, keep_colors
+from randviz.tasks.painting import FILTERS, LAYERS, STRENGTH, Plan, plan_painting
+from randviz.tasks.style import Style, keep_colors, match_colors
 from randviz.tasks.task import Descent
-from randviz.types import Image, UserError
+from randviz.types import Array, Image, UserError
 
+# Masks below this are black, in [0, 1].
+_BLACK = 0.01
 # Read by the paper's method only.
 PAPER_FLAGS = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
 
@@ -61,11 +69,22 @@ class Settings(MethodSettings):
     style_blend_weights: tuple[str, ...] = setting(
         (), "How much each painting counts, numbers separated by commas; equal if not given."
     )
+    style_masks: tuple[str, ...] = setting(
+        (),
+        "Where each painting counts: a picture for each, laid over the photograph, white in the"
+        " painting's region, black outside and grey where paintings blend.",
+    )
     strength: float = setting(
         STRENGTH,
         "From 0, the photograph, to 1, nothing but the painting; of --method=filters.",
         lower_bound=0,
         upper_bound=1,
+    )
+    style_scale: float = setting(
+        1.0,
+        "Size of the painting, as a multiple of --image_size: above 1, its strokes are larger.",
+        lower_bound=0.1,
+        upper_bound=10,
     )
     content_layers: tuple[str, ...] = setting(
         (),
@@ -82,7 +101,14 @@ class Settings(MethodSettings):
     tv_weight: float = setting(
         style.TV_WEIGHT, "γ, of the total variation: the larger, the smoother.", lower_bound=0
     )
-    original_colors: bool = setting(False, "Keeps the photograph's own colours.")
+    original_colors: bool = setting(
+        False, "Keeps the photograph's own colours: the result's brightness alone is painted."
+    )
+    match_colors: bool = setting(
+        False,
+        "Gives the painting the photograph's colours first, their mean and covariance, so that it"
+        " paints in them.",
+    )
     init: str = setting(
         "content",
         "Where the descent starts: the photograph, noise, or --init_image.",
@@ -98,17 +124,26 @@ def run(settings: Settings) -> None:
     )
     if not settings.style_image:
         raise UserError("no picture is given; name a file or a sample with --style_image=.")
+    painting_size = find_painting_size(settings.image_size, settings.style_scale)
     paintings = [
-        load_picture("style_image", source, settings.image_size, square=settings.square)
+        load_picture("style_image", source, painting_size, square=settings.square)
         for source in settings.style_image
     ]
+    if settings.match_colors:
+        # Unclipped, the descent would aim at colours that no picture has.
+        paintings = [
+            painting._replace(image=jnp.clip(match_colors(painting.image, content.image), 0, 1))
+            for painting in paintings
+        ]
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
+    drawn, masks = load_masks(settings, content.image.shape[:2])
     check_method(settings, *PAPER_FLAGS)
     if settings.method == "filters":
-        task = _plan_filters(settings, content, paintings, shares)
+        task = _plan_filters(settings, content, paintings, shares, masks)
     else:
-        task = _plan_paper(settings, content, paintings, shares)
+        task = _plan_paper(settings, content, paintings, shares, masks)
     named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
+    named |= {f"style_mask {index}": mask for index, mask in enumerate(drawn, 1)}
     task = task._replace(pictures={"content_image": content, **named, **task.pictures})
     if settings.original_colors:
         crop = task.finish
@@ -127,6 +162,7 @@ def _plan_filters(
     content: Picture,
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
+    masks: Sequence[Array] | None,
 ) -> Task:
     if settings.strength == 0 and settings.init != "content":
         raise UserError("--strength=0 is the photograph itself; take more, or --init=content.")
@@ -139,12 +175,29 @@ def _plan_filters(
         [painting.image for painting in paintings],
         strength=settings.strength,
         style_blend_weights=shares,
+        style_masks=masks,
         num_steps=settings.num_steps or None,
         schedule=find_schedule(settings, max(shape)),
     )
     if settings.init != "content":
         plan = plan._replace(start=start)
+    _check_first_sizes(paintings, plan, settings.style_scale)
     return plan_task("style", settings, plan, extra)
+
+
+def _check_first_sizes(paintings: Sequence[Picture], plan: Plan, style_scale: float) -> None:
+    """Checks that no painting is smaller than the filters at the first scale."""
+    extractor = FILTERS.sample(plan.descent.key)
+    for painting in paintings:
+        shape = scale_shape(painting.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
+        try:
+            extractor.check_image((*shape, 3), LAYERS[-1])
+        except UserError as error:
+            raise UserError(
+                f"{painting.metadata['source']} at the first scale, with"
+                f" --style_scale={style_scale:g}: {error.args[0].rstrip('.')}, or give a larger"
+                " --style_scale or --min_size."
+            ) from error
 
 
 def _plan_paper(
@@ -152,6 +205,7 @@ def _plan_paper(
     content: Picture,
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
+    masks: Sequence[Array] | None,
 ) -> Task:
     choice = choose_network(settings)
     network = choice.network.with_offset(style.INPUT_OFFSET)
@@ -183,7 +237,8 @@ def _plan_paper(
         descent=Descent(
             style_task,
             make_source(settings, choice, deepest),
-            (content.image, [painting.image for painting in paintings]),
+            (content.image, [painting.image for painting in paintings])
+            + ((masks,) if masks else ()),
             make_statistics_key(settings.seed),
             settings.redraw,
         ),
@@ -200,6 +255,69 @@ def find_content_layer(network: Network) -> str:
     if preferred in network.layer_names:
         return preferred
     return network.scale_layers[1] if len(network.scale_layers) > 1 else IMAGE_LAYER
+
+
+def find_painting_size(image_size: int, style_scale: float) -> int:
+    """The longest side of the paintings, in pixels.
+
+    Raises:
+      UserError: if it is larger than pictures may be.
+    """
+    size = max(1, round(image_size * style_scale))
+    if size > LARGEST_SIDE:
+        raise UserError(
+            f"--style_scale={style_scale:g} makes the painting {size} pixels long, more than"
+            f" {LARGEST_SIDE}; give a smaller one, or a smaller --image_size."
+        )
+    return size
+
+
+def load_masks(
+    settings: Settings, shape: tuple[int, int]
+) -> tuple[list[Picture], list[Array] | None]:
+    """Loads the masks of the paintings' regions.
+
+    Args:
+      settings: of the command.
+      shape: (H, W) of the photograph.
+
+    Returns:
+      The pictures as they were read; and [H, W] each, which sum to 1 everywhere, or None if no
+      masks are asked for.
+
+    Raises:
+      UserError: if they are not as many as the paintings, one cannot be read or is black, or they
+        leave a place uncovered.
+    """
+    sources = settings.style_masks
+    if not sources:
+        return [], None
+    flag = f"--style_masks={','.join(sources)}"
+    if len(sources) != len(settings.style_image):
+        raise UserError(
+            f"{flag} must be {len(settings.style_image)} pictures, one for each style image,"
+            " separated by commas."
+        )
+    if settings.style_blend_weights:
+        raise UserError(
+            "--style_blend_weights are of paintings without regions; leave them or --style_masks"
+            " out."
+        )
+    pictures = [
+        load_picture("style_masks", source, None, square=settings.square) for source in sources
+    ]
+    masks = [resize(jnp.mean(picture.image, -1), shape) for picture in pictures]
+    for source, mask in zip(sources, masks, strict=True):
+        if jnp.max(mask) < _BLACK:
+            raise UserError(f"the mask {source} is black everywhere; leave its painting out.")
+    total = sum(masks)
+    if jnp.min(total) < _BLACK:
+        row, column = np.unravel_index(int(jnp.argmin(total)), shape)
+        raise UserError(
+            f"{flag} are all black at row {row + 1}, column {column + 1} of the photograph's"
+            f" {shape[1]}×{shape[0]} pixels; make one of them white there."
+        )
+    return pictures, [mask / total for mask in masks]
 
 
 def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:

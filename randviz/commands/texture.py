@@ -3,6 +3,7 @@
 Examples:
   randviz texture --texture_image=gravel --image_size=128 --out_dir=out/gravel
   randviz texture --texture_image=bark.jpg --output_size=512x256
+  randviz texture --texture_image=bark.jpg --tileable
   randviz texture --texture_image=gravel --image_size=128 --method=paper
 """
 
@@ -53,6 +54,11 @@ class Settings(MethodSettings):
     output_size: str = setting(
         "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
     )
+    tileable: bool = setting(
+        False,
+        "Makes a picture that repeats without a seam; with --method=paper, --padding=periodic does"
+        " nearly the same.",
+    )
     out_dir: str = "out/texture"
 
 
@@ -63,6 +69,10 @@ def run(settings: Settings) -> None:
     )
     shape = read_size(settings.output_size) or picture.image.shape[:2]
     check_method(settings, "layers")
+    if settings.tileable and settings.method != "filters":
+        raise UserError(
+            "--tileable belongs to --method=filters; leave it out, or take --padding=periodic."
+        )
     plan = _plan_filters if settings.method == "filters" else _plan_paper
     task = plan(settings, picture, shape)
     run_task(task._replace(pictures={"texture_image": picture, **task.pictures}))
@@ -73,6 +83,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
         make_statistics_key(settings.seed),
         picture.image,
         shape=shape,
+        tileable=settings.tileable,
         num_steps=settings.num_steps or None,
         schedule=find_schedule(settings, max(shape)),
     )

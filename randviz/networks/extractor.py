@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 
 from randviz.types import Array, Features, Image, UserError
 
@@ -127,6 +128,19 @@ class Extractor(LayerNames):
         """
         image = jax.ShapeDtypeStruct(tuple(shape), "float32")
         return jax.eval_shape(lambda x: self.compute(x, (layer,))[layer], image).shape
+
+    def reduce_mask(self, mask: Array, layer: str) -> Array:
+        """Brings a mask of an image to the positions of a layer, here by stretching it over them.
+
+        Args:
+          mask: [H, W], at least 0.
+          layer: a canonical name.
+
+        Returns:
+          [h, w], at least 0, each the average of what lies below it.
+        """
+        height, width, _ = self.feature_shape((*mask.shape, 3), layer)
+        return jnp.maximum(jax.image.resize(mask, (height, width), "linear", antialias=True), 0.0)
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """Checks that an image of this shape reaches the layer.

@@ -42,6 +42,16 @@ class FilterPyramid(Extractor):
         octaves = range(1, self.kernels.shape[0] + 1)
         return (IMAGE_LAYER, *(f"octave{number}" for number in octaves))
 
+    def reduce_mask(self, mask: Array, layer: str) -> Array:
+        """See `Extractor.reduce_mask`; what the mask is in the middle of each patch."""
+        if layer == IMAGE_LAYER:
+            return mask
+        octave = self.layer_names.index(layer) - 1
+        reduced = _reduce(mask[..., None], 2**octave, self.shifts[octave])[..., 0]
+        size = self.kernels.shape[1]
+        height, width = (side - size + 1 for side in reduced.shape)
+        return lax.dynamic_slice(reduced, (size // 2, size // 2), (height, width))
+
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `Extractor.check_image`."""
         super().check_image(shape, layer)
@@ -121,13 +131,14 @@ class FilterPyramid(Extractor):
         return _reduce(image, 2**octave, self.shifts[octave])
 
 
-def _reduce(image: Image, factor: int, shift: Array) -> Image:
+def _reduce(image: Array, factor: int, shift: Array) -> Array:
     """Averages blocks of factor × factor pixels, from `shift` on; a rest is left out."""
     if factor == 1:
         return image
     height, width = ((side - factor + 1) // factor for side in image.shape[:2])
-    part = lax.dynamic_slice(image, (*shift, 0), (height * factor, width * factor, 3))
-    return part.reshape(height, factor, width, factor, 3).mean((1, 3))
+    channels = image.shape[2]
+    part = lax.dynamic_slice(image, (*shift, 0), (height * factor, width * factor, channels))
+    return part.reshape(height, factor, width, factor, channels).mean((1, 3))
 
 
 @struct.dataclass

@@ -13,6 +13,8 @@ from randviz.objectives.statistics.base import Statistic
 from randviz.types import Array, Image, Key, UserError
 
 WEIGHTINGS = ("gradient", "none")
+# Added to masks, because a small region may have no position of a layer, and a mean needs some.
+_LEAST_MASK = 1e-6
 
 
 def check_weighting(weighting: str, known: Sequence[str] = WEIGHTINGS) -> None:
@@ -31,7 +33,6 @@ def make_terms(
     weighting: str = "gradient",
     gradient_reduction: str = "mean_abs",
     mask: Image | None = None,
-    shape: tuple[int, int] | None = None,
     key: Key | None = None,
 ) -> tuple[Term, ...]:
     """Makes the terms that images, blended, are the targets of.
@@ -45,7 +46,6 @@ def make_terms(
       weighting: of the layers: "gradient" for `layer_weights`, "none" for 1.
       gradient_reduction: see `layer_weights`.
       mask: [H, W], where the descending image is compared; None for everywhere.
-      shape: (H, W) of the descending image, needed with a mask.
       key: of the statistic's random parts.
 
     Returns:
@@ -72,7 +72,7 @@ def make_terms(
         weights = found[0] if len(found) == 1 else jax.tree.map(_blend(blend_weights), *found)
     terms = []
     for layer in layers:
-        layer_mask = None if mask is None else _reduce_mask(extractor, mask, layer, shape)
+        layer_mask = None if mask is None else extractor.reduce_mask(mask, layer) + _LEAST_MASK
         source_mask = layer_mask if statistic.keeps_positions else None
         each = [statistics[layer].measure(found[layer], source_mask) for found in maps]
         target = statistics[layer].blend(each, blend_weights)
@@ -82,10 +82,3 @@ def make_terms(
 
 def _blend(weights):
     return lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1)
-
-
-def _reduce_mask(extractor, mask, layer, shape):
-    """[H, W] → [h, w] of a layer, each position the average of what lies below it."""
-    height, width, _ = extractor.feature_shape((*shape, 3), layer)
-    reduced = jax.image.resize(mask, (height, width), "linear", antialias=True)
-    return jnp.maximum(reduced, 0.0)

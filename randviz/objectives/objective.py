@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from randviz.networks.extractor import Extractor
@@ -59,10 +60,13 @@ class Objective:
     Attributes:
       extractor: whose features are compared.
       parts: {name: Part}; names are "content", "style", "tv" and "alpha_norm".
+      wrap: pixels of the image that are repeated beyond its opposite side before its features are
+        computed, so that it has no edge; static.
     """
 
     extractor: Extractor
     parts: Mapping[str, Part]
+    wrap: int = struct.field(pytree_node=False, default=0)
 
     def losses(self, image: Image) -> dict[str, Array]:
         """Computes each part of the objective.
@@ -75,8 +79,9 @@ class Objective:
         """
         of_features = [term for term in self.terms() if isinstance(term, Term)]
         wanted = [(term.layer, term.statistic, term.mask) for term in of_features]
+        wrapped = jnp.pad(image, ((self.wrap, self.wrap), (self.wrap, self.wrap), (0, 0)), "wrap")
         # In the order of the terms; those of the image alone look at the image.
-        values = iter(self.extractor.measure(image, wanted))
+        values = iter(self.extractor.measure(wrapped, wanted))
         return {
             name: part.weight
             * sum(term(next(values) if isinstance(term, Term) else image) for term in part.terms)

@@ -1,6 +1,5 @@
 """Terms that look at the image alone."""
 
-
 import jax.numpy as jnp
 from flax import struct
 

@@ -39,6 +39,8 @@ _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 # Patches at the edge of an image are fewer than elsewhere. So the image that descends is larger by
 # a margin on each side, in pixels, which is cut off at the end.
 _MARGIN = 8
+# An image that repeats needs no margin: it is continued by half a window of the coarsest octave.
+_WRAP = FILTERS.size * 2 ** (FILTERS.num_octaves - 1) // 2
 # Steps at a scale: many where pixels are few, twice as many at the last.
 _STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 120, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.
@@ -135,6 +137,7 @@ def plan_texture(
     image: Image,
     *,
     shape: tuple[int, int] | None = None,
+    tileable: bool = False,
     num_steps: int | None = None,
     schedule: Schedule | None = None,
 ) -> Plan:
@@ -142,14 +145,16 @@ def plan_texture(
     noise_key, draw_key = split_key(as_key(key))
     image = as_image(image)
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
-    canvas = tuple(side + 2 * _MARGIN for side in shape)
+    margin = 0 if tileable else _MARGIN
+    canvas = tuple(side + 2 * margin for side in shape)
     if schedule is None:
         schedule = _plan(max(shape), _TEXTURE_MIN_SIZE, num_steps)
-    schedule = _with_margins(schedule, shape)
+    schedule = _with_margins(schedule, shape, margin)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
-    task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none")
+    wrap = _WRAP if tileable else 0
+    task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none", wrap=wrap)
     descent = Descent(task, FILTERS, (image,), draw_key, True, SOLVER)
     return Plan(descent, start, canvas, shape, schedule)
 
@@ -158,9 +163,9 @@ def _margins(shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return ((_MARGIN,) * 2,) * 2 + ((0, 0),) * (len(shape) - 2)
 
 
-def _with_margins(schedule: Schedule, shape: tuple[int, int]) -> Schedule:
+def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int = _MARGIN) -> Schedule:
     """The same of the canvas; sizes so small that they coincide are given a pixel more."""
-    factor = (max(shape) + 2 * _MARGIN) / max(shape)
+    factor = (max(shape) + 2 * margin) / max(shape)
     sizes = itertools.accumulate(
         schedule.sizes, lambda last, size: max(last + 1, round(size * factor)), initial=0
     )
@@ -215,8 +220,8 @@ def paint_texture(key: Key, image: Image, **options: Any) -> Result:
     Args:
       key: of the noise and all filters.
       image: [h0, w0, 3], the texture, RGB in [0, 1].
-      options: shape, (H, W) of the result, the texture's own by default; num_steps and schedule, as
-        in `paint`.
+      options: shape, (H, W) of the result, the texture's own by default; tileable, whether copies
+        of the result side by side show no seam; num_steps and schedule, as in `paint`.
 
     Returns:
       image: [H, W, 3], not clipped; trace: [T] each.

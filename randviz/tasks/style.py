@@ -30,6 +30,7 @@ STYLE_LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT_WEIGHT, STYLE_WEIGHT, TV_WEIGHT = 1.0, 50.0, 2.0
 
 _REFERENCE_SIZE = 256  # pixels, of `content_decay`
+_LEAST_VARIANCE = 1e-6  # of colours; what varies less is not amplified
 
 # Rows: luma and two colour differences of ITU-R BT.601, for keeping a photograph's own colours.
 _LUMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -153,9 +154,7 @@ def _make(
     else:
         style_keys = [None] * len(styles) if key is None else split_key(keys[1], len(styles))
         each = [
-            make_terms(
-                extractor, [style], *compare, mask=mask, shape=shape, key=style_key, **options
-            )
+            make_terms(extractor, [style], *compare, mask=mask, key=style_key, **options)
             for style, mask, style_key in zip(styles, masks, style_keys, strict=True)
         ]
         # A region counts as much as its share of the image, so that regions add up to a whole.
@@ -276,3 +275,34 @@ def keep_colors(image: Image, photograph: Image) -> Image:
     brightness = image @ luma[0]
     mixed = jnp.concatenate([brightness[..., None], photograph @ luma[1:].T], axis=-1)
     return mixed @ jnp.linalg.inv(luma).T
+
+
+def match_colors(image: Image, reference: Image) -> Image:
+    """Gives one image the colours of another: the mean and the covariance of its RGB values.
+
+    Args:
+      image: [H, W, 3], the painting, RGB.
+      reference: [h, w, 3], the photograph, whose colours are taken.
+
+    Returns:
+      [H, W, 3], not clipped. The covariance of a grey image has one direction, and so has that of
+      the result.
+
+    References:
+      Gatys, Bethge, Hertzmann, Shechtman (2016), "Preserving color in neural artistic style
+      transfer", with symmetric square roots.
+    """
+    mean, _, inverse_root = _measure_colors(image)
+    other_mean, root, _ = _measure_colors(reference)
+    return (image - mean) @ inverse_root @ root + other_mean
+
+
+def _measure_colors(image: Image) -> tuple[Array, Array, Array]:
+    """[3], the mean; [3, 3] each, the symmetric root of the covariance and the root's inverse."""
+    colors = image.reshape(-1, 3)
+    mean = jnp.mean(colors, 0)
+    covariance = (colors - mean).T @ (colors - mean) / len(colors)
+    values, vectors = jnp.linalg.eigh(covariance)
+    roots = jnp.sqrt(jnp.maximum(values, 0.0))
+    inverse_roots = roots / jnp.maximum(values, _LEAST_VARIANCE)
+    return mean, (vectors * roots) @ vectors.T, (vectors * inverse_roots) @ vectors.T

@@ -41,6 +41,8 @@ class Texture:
       weighting: of the layers: "gradient", the paper's μ; or "none"; static.
       gradient_reduction: of eq. 8, see `layer_weights`; static.
       input_offset: for a network that leaves it open; static.
+      wrap: pixels by which the image that descends, not the texture, is continued periodically on
+        each side, see `Objective`; static.
     """
 
     layers: tuple[str, ...] = struct.field(pytree_node=False, default=LAYERS)
@@ -51,6 +53,7 @@ class Texture:
     input_offset: float | tuple[float, float, float] = struct.field(
         pytree_node=False, default=INPUT_OFFSET
     )
+    wrap: int = struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
         object.__setattr__(self, "layers", as_names(self.layers))
@@ -91,7 +94,7 @@ def _make(task: Texture, extractor: Extractor, image: Image, key: Key | None) ->
         gradient_reduction=task.gradient_reduction,
         key=key,
     )
-    return Objective(extractor, {"style": Part(jnp.float32(1), terms)})
+    return Objective(extractor, {"style": Part(jnp.float32(1), terms)}, task.wrap)
 
 
 def synthesize(
