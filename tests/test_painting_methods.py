@@ -1,0 +1,57 @@
+"""The comparison of ways to paint: variants, judges, the rival."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import randviz as rv
+from randviz.experiments import painting_methods
+from randviz.host.images import load_image
+from randviz.tasks.style import STYLE_LAYERS
+
+SMALL = ["--image_size=32", "--content_image=columns", "--style_image=starry_night"]
+
+
+def test_variants_are_painted_judged_and_tabled(tmp_path):
+    words = [*SMALL, "--variants=filters,one octave", f"--out_dir={tmp_path}"]
+    assert painting_methods.main(words) == 0
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [record["trial"]["variant"] for record in records] == ["filters", "one octave"]
+    for record in records:
+        assert 0 < record["patches_5"] < 1 and 0 < record["edges"] < 1
+    assert records[0]["patches_5"] != records[1]["patches_5"]
+    assert "one octave" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "panel.jpg").exists()
+
+
+def test_an_unknown_variant_is_refused_in_a_sentence(tmp_path, capsys):
+    assert painting_methods.main([*SMALL, "--variants=x", f"--out_dir={tmp_path}"]) == 2
+    assert "--variants names 'x'; it has filters," in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_gatys_objective_is_his():
+    content, painting = (load_image(name, image_size=32) for name in ("columns", "starry_night"))
+    content, painting = content[:20, :20], painting[:20, :20]
+    params = rv.random_weights(jax.random.key(0), rv.VGG19, last_layer=STYLE_LAYERS[-1], scale=0.1)
+    extractor = rv.VGG19.bind(params)
+    objective = painting_methods._make_gatys(extractor, content, painting, 3.0)
+    image = jnp.asarray(content[::-1])
+    layers = (*STYLE_LAYERS, "conv4_2")
+    extractor = extractor.with_offset(rv.Style().input_offset)
+    found, near, far = (
+        {layer: np.asarray(maps, np.float64) for layer, maps in extractor(x, layers).items()}
+        for x in (image, content, painting)
+    )
+    expected = np.mean(np.square(found["conv4_2"] - near["conv4_2"]))
+    for layer in STYLE_LAYERS:
+        grams = []
+        for maps in (found[layer], far[layer]):
+            flat = maps.reshape(-1, maps.shape[-1])
+            grams.append(flat.T @ flat / len(flat))
+        difference = np.mean(np.square(grams[0] - grams[1]))
+        expected += 3.0 * 1000 / maps.shape[-1] ** 2 * difference
+    assert float(objective(image)) == pytest.approx(expected, rel=1e-3)
