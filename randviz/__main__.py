@@ -9,7 +9,7 @@ Commands:
   compare     rebuild pictures through random and through trained weights, side by side
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
-  demo        all three on sample pictures, in minutes, with a page to look at
+  demo        all of it on sample pictures, in minutes, with a page to look at
 
 `randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
 """
