@@ -207,7 +207,7 @@ def test_a_tileable_texture_repeats_without_a_seam():
     plain, tileable = (
         rv.paint_texture(
             jax.random.key(0), source, shape=(32, 40), tileable=tileable,
-            schedule=rv.Schedule((40,), (100,)),
+            schedule=rv.Schedule((28, 40), (80, 40)),
         ).image
         for tileable in (False, True)
     )  # fmt: skip
@@ -311,6 +311,7 @@ def test_tileable_reaches_the_task_and_is_not_the_papers(tmp_path, monkeypatch, 
     words = ["texture", "--texture_image=gravel", *SMALL, "--tileable", f"--out_dir={tmp_path}"]
     assert main([*words, "--output_size=32x20"]) == 0
     assert tasks[0].shape == (20, 32) and tasks[0].descent.task.wrap == 7
+    assert tasks[0].descent.periodic
     assert tasks[0].schedule.sizes == (24, 32)
     assert main([*words, "--method=paper"]) == 2
     assert "--tileable belongs to --method=filters" in capsys.readouterr().err

@@ -411,7 +411,12 @@ def run_task(task: Task) -> None:
     schedule = task.schedule
     shapes = schedule.shapes(task.shape)
     stages = [
-        runs.Stage(functools.partial(task.descent.objective, size / longest, scale), shape, steps)
+        runs.Stage(
+            functools.partial(task.descent.objective, size / longest, scale),
+            shape,
+            steps,
+            task.descent.periodic,
+        )
         for scale, (size, shape, steps) in enumerate(
             zip(schedule.sizes, shapes, schedule.steps, strict=True)
         )

@@ -118,12 +118,13 @@ def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, int]:
     return height, width
 
 
-def resize(image: Image, shape: tuple[int, int]) -> Image:
+def resize(image: Image, shape: tuple[int, int], *, periodic: bool = False) -> Image:
     """Scales an image, as a photograph is reduced and a result enlarged.
 
     Args:
       image: [H, W, 3], or a mask [H, W].
       shape: (H', W').
+      periodic: whether the image repeats beyond its edges.
 
     Returns:
       [H', W', 3], which may leave the range of the image a little; or [H', W'], which does not.
@@ -132,7 +133,17 @@ def resize(image: Image, shape: tuple[int, int]) -> Image:
         return image
     smaller = shape[0] * shape[1] < image.shape[0] * image.shape[1]
     method = "linear" if image.ndim == 2 else "lanczos3" if smaller else "cubic"
-    return jax.image.resize(image, (*shape, *image.shape[2:]), method, antialias=True)
+    shape = (*shape, *image.shape[2:])
+    if not periodic:
+        return jax.image.resize(image, shape, method, antialias=True)
+    scales = [after / before for after, before in zip(shape[:2], image.shape[:2], strict=True)]
+    # As far as the kernels reach, three pixels of the smaller image.
+    margins = [math.ceil(3 / min(1, scale)) for scale in scales]
+    rest = [(0, 0)] * (image.ndim - 2)
+    wrapped = jnp.pad(image, [(margin, margin) for margin in margins] + rest, "wrap")
+    moves = [-margin * scale for margin, scale in zip(margins, scales, strict=True)]
+    scales, moves = (jnp.array(values, jnp.float32) for values in (scales, moves))
+    return jax.image.scale_and_translate(wrapped, shape, (0, 1), scales, moves, method)
 
 
 def minimize_coarse_to_fine(
@@ -142,6 +153,7 @@ def minimize_coarse_to_fine(
     schedule: Schedule,
     *,
     solver: Solver | str = "jaxopt",
+    periodic: bool = False,
 ) -> Result:
     """Descends at each size of a schedule, from the result of the size before.
 
@@ -151,6 +163,7 @@ def minimize_coarse_to_fine(
       shape: (H, W) in full size.
       schedule: sizes and steps.
       solver: a value, or its name.
+      periodic: whether the image repeats beyond its edges, where it is scaled.
 
     Returns:
       The last result and the traces of all sizes, one after another.
@@ -160,7 +173,7 @@ def minimize_coarse_to_fine(
     """
     traces: list[Trace] = []
     for each, num_steps in zip(schedule.shapes(shape), schedule.steps, strict=True):
-        start = resize(image, each)
+        start = resize(image, each, periodic=periodic)
         result = minimize(make_objective(each), start, num_steps=num_steps, solver=solver)
         image = result.image
         traces.append(result.trace)

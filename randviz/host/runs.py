@@ -128,11 +128,13 @@ class Stage(NamedTuple):
       make_objective: makes it, image → scalar or redrawn.
       shape: (H, W) of the image that descends.
       num_steps: T of this stage.
+      periodic: whether the image repeats beyond its edges, where it is scaled to the shape.
     """
 
     make_objective: Callable[[], Objective]
     shape: tuple[int, int]
     num_steps: int
+    periodic: bool = False
 
 
 def descend(
@@ -206,7 +208,7 @@ def descend(
                 if state is None:
                     state = init(
                         _for_one_evaluation(objective),
-                        resize(image, stage.shape),
+                        resize(image, stage.shape, periodic=stage.periodic),
                         num_steps=stage.num_steps,
                         solver=solver,
                     )

@@ -155,7 +155,7 @@ def plan_texture(
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
     wrap = _WRAP if tileable else 0
     task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none", wrap=wrap)
-    descent = Descent(task, FILTERS, (image,), draw_key, True, SOLVER)
+    descent = Descent(task, FILTERS, (image,), draw_key, True, SOLVER, periodic=tileable)
     return Plan(descent, start, canvas, shape, schedule)
 
 

@@ -24,6 +24,7 @@ class Descent(NamedTuple):
         extractor stays.
       solver: what descends where none is named; None for L-BFGS, or the averaged Adam where
         something is redrawn.
+      periodic: whether the image that descends repeats beyond its edges.
     """
 
     task: Task
@@ -32,6 +33,7 @@ class Descent(NamedTuple):
     key: Key
     redraw: bool = False
     solver: Solver | None = None
+    periodic: bool = False
 
     @property
     def is_redrawn(self) -> bool:
@@ -99,4 +101,6 @@ def run(
         scale = shapes.index(shape)
         return descent.objective(factors[scale], scale)
 
-    return minimize_coarse_to_fine(make_objective, start, shape, schedule, solver=solver)
+    return minimize_coarse_to_fine(
+        make_objective, start, shape, schedule, solver=solver, periodic=descent.periodic
+    )
