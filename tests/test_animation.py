@@ -60,8 +60,8 @@ def test_about_forty_frames_are_chosen(num_steps):
 
 
 TEXTURE = [
-    "texture", "--texture_image=starry_night", "--layers=conv1_1", "--scale_sizes=8,16",
-    "--scale_steps=5,4", "--image_size=16",
+    "texture", "--method=paper", "--texture_image=starry_night", "--layers=conv1_1",
+    "--scale_sizes=8,16", "--scale_steps=5,4", "--image_size=16",
 ]  # fmt: skip
 
 

@@ -79,7 +79,10 @@ def test_a_command_refuses_a_picture_before_it_makes_anything(tmp_path, monkeypa
     "words",
     [
         ["invert", "--image=chelsea", "--layer=conv1_1", "--image_size=48", "--min_size=24"],
-        ["texture", "--texture_image=coffee", "--layers=conv1_1", "--image_size=48", "--redraw"],
+        [
+            *("texture", "--method=paper", "--texture_image=coffee", "--layers=conv1_1"),
+            *("--image_size=48", "--redraw"),
+        ],
         ["compare", "--image=chelsea", "--layers=conv1_1", "--image_size=48"],
         ["select", "--reference_image=chelsea", "--last_layer=conv1_1", "--image_size=48"],
         ["population", "--image=chelsea", "--layers=conv1_1", "--image_size=48"],
