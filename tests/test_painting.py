@@ -222,9 +222,12 @@ def test_an_image_that_wraps_is_compared_by_the_patches_of_its_repetition(canvas
     key, image = jax.random.key(1), 1 - canvas[:20, :22]
     extractor = painting.FILTERS.sample(key)
     evaluate = jax.jit(lambda task, image: task.of(extractor, canvas, key=key)(image))
-    repeated = np.tile(image, (3, 3, 1))[20 - 7 : 40 + 7, 22 - 7 : 44 + 7]
-    found = evaluate(task.replace(wrap=7), image)
-    np.testing.assert_allclose(found, evaluate(task, repeated), rtol=1e-5)
+    wrapped = task.replace(wrap=7)
+    rows, columns = np.int32(wrapped.of(extractor, canvas, key=key).origin * np.array([20, 22]))
+    assert rows > 0 and columns > 0
+    top, left = 20 - 7 - rows, 22 - 7 - columns
+    repeated = np.tile(image, (3, 3, 1))[top % 20 :, left % 22 :][: 20 + 14, : 22 + 14]
+    np.testing.assert_allclose(evaluate(wrapped, image), evaluate(task, repeated), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(47, 31), (32, 48), (9, 11)])

@@ -62,11 +62,15 @@ class Objective:
       parts: {name: Part}; names are "content", "style", "tv" and "alpha_norm".
       wrap: pixels of the image that are repeated beyond its opposite side before its features are
         computed, so that it has no edge; static.
+      origin: [2], in [0, 1) of the image's height and width, by which such an image is rolled
+        before; drawn anew at each step, it lets all places count alike, although those that are
+        repeated count twice. None for 0.
     """
 
     extractor: Extractor
     parts: Mapping[str, Part]
     wrap: int = struct.field(pytree_node=False, default=0)
+    origin: Array | None = None
 
     def losses(self, image: Image) -> dict[str, Array]:
         """Computes each part of the objective.
@@ -79,14 +83,24 @@ class Objective:
         """
         of_features = [term for term in self.terms() if isinstance(term, Term)]
         wanted = [(term.layer, term.statistic, term.mask) for term in of_features]
-        wrapped = jnp.pad(image, ((self.wrap, self.wrap), (self.wrap, self.wrap), (0, 0)), "wrap")
         # In the order of the terms; those of the image alone look at the image.
-        values = iter(self.extractor.measure(wrapped, wanted))
+        values = iter(self.extractor.measure(self._continue(image), wanted))
         return {
             name: part.weight
             * sum(term(next(values) if isinstance(term, Term) else image) for term in part.terms)
             for name, part in self.parts.items()
         }
+
+    def _continue(self, image: Image) -> Image:
+        """Rolls the image and wraps it around."""
+        if self.origin is not None:
+            shift = self.origin * jnp.array(image.shape[:2], jnp.float32)
+            # Without the barrier XLA:CPU rolls again for each window of the convolutions.
+            rolled = jnp.roll(image, shift.astype(jnp.int32), (0, 1))
+            image = jax.lax.optimization_barrier(rolled)
+        if self.wrap:
+            image = jnp.pad(image, ((self.wrap,) * 2, (self.wrap,) * 2, (0, 0)), "wrap")
+        return image
 
     def __call__(self, image: Image) -> Array:
         return sum(self.losses(image).values())

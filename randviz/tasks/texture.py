@@ -94,7 +94,12 @@ def _make(task: Texture, extractor: Extractor, image: Image, key: Key | None) ->
         gradient_reduction=task.gradient_reduction,
         key=key,
     )
-    return Objective(extractor, {"style": Part(jnp.float32(1), terms)}, task.wrap)
+    origin = None
+    if task.wrap and key is not None:
+        # By default in JAX; the other setting would draw other numbers from the same key.
+        with jax.threefry_partitionable(True):
+            origin = jax.random.uniform(jax.random.fold_in(key, len(terms)), (2,), jnp.float32)
+    return Objective(extractor, {"style": Part(jnp.float32(1), terms)}, task.wrap, origin)
 
 
 def synthesize(
