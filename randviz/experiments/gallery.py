@@ -91,7 +91,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
         dry_run=settings.dry_run,
     )
     _COMMANDS[command].run(found)
-    # No two pictures share their programs. Kept in memory, those of all sixteen come to the system's
+    # Hardly two pictures share programs. Kept in memory, those of all sixteen come to the system's
     # limit of mappings, and the compiler aborts.
     jax.clear_caches()
     if settings.dry_run:
