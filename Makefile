@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow clean
+.PHONY: demo gallery test test-slow clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo
+
+gallery: .venv/installed
+	$(BIN)/python -m randviz.experiments.gallery --out_dir=out/gallery
 
 test: .venv/installed
 	$(BIN)/ruff check .
