@@ -203,9 +203,9 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("invert --image={}/black.png --image_size=16 --layer=conv1_1", "conv1_1"),
         ("invert --image=chelsea --solver=newton", "solver"),
         ("invert --image=chelsea --network=vgg7", "network"),
-        ("texture --texture_image=gravel --layers=conv1_1,conv1_1", "twice"),
+        ("texture --method=paper --texture_image=gravel --layers=conv1_1,conv1_1", "twice"),
         ("texture --texture_image=gravel --output_size=20", "20"),
-        ("texture --texture_image=gravel --output_size=4x4", "4×4"),
+        ("texture --method=paper --texture_image=gravel --output_size=4x4", "4×4"),
         ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
         (
             "invert --image=bridge --output_image={}/out.jpg --bits=16",
@@ -249,12 +249,12 @@ def test_texture_of_another_size_and_place(tmp_path):
             "first scale, 2×1, the image is 2×1 pixels, too small for layer 'pool1'",
         ),
         (
-            "texture --texture_image=gravel --image_size=16 --layers=conv1_1 --redraw"
+            "texture --method=paper --texture_image=gravel --image_size=16 --layers=conv1_1 --redraw"
             " --solver=jaxopt",
             "averaged_adam",
         ),
         (
-            "style --content_image=chelsea --style_image=gravel --image_size=16"
+            "style --method=paper --content_image=chelsea --style_image=gravel --image_size=16"
             " --content_layers=conv1_1 --style_layers=conv1_1 --statistic=features",
             "position by position",
         ),
