@@ -249,8 +249,8 @@ def test_texture_of_another_size_and_place(tmp_path):
             "first scale, 2×1, the image is 2×1 pixels, too small for layer 'pool1'",
         ),
         (
-            "texture --method=paper --texture_image=gravel --image_size=16 --layers=conv1_1 --redraw"
-            " --solver=jaxopt",
+            "texture --method=paper --texture_image=gravel --image_size=16 --layers=conv1_1"
+            " --redraw --solver=jaxopt",
             "averaged_adam",
         ),
         (
