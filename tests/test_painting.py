@@ -346,7 +346,8 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
     words = ["style", "--content_image=chelsea", "--style_image=coffee,brick", *SMALL]
     words += ["--original_colors", "--style_scale=1.5"]
     assert main([*words, f"--out_dir={tmp_path / 'style'}"]) == 0
-    words = ["texture", "--texture_image=gravel", "--output_size=32x20", *SMALL]
+    words = ["texture", "--texture_image=gravel", "--output_size=32x20", "--num_steps=7"]
+    words += ["--image_size=32", "--scale_sizes=32"]
     assert main([*words, f"--out_dir={tmp_path / 'texture'}"]) == 0
     for name, shape in (("style", (21, 32, 3)), ("texture", (20, 32, 3))):
         record = json.loads((tmp_path / name / "run.json").read_text())

@@ -14,7 +14,7 @@ SMALLER = (
     (r"sizes=\(.*?\)", "sizes=(12, 24)"),
     (r"steps=\(.*?\)", "steps=(2, 2)"),
     (r"strength=0.6", "strength=0.6, num_steps=3"),
-    (r"shape=\(64, 96\)", "shape=(24, 30), num_steps=3"),
+    (r"shape=\(64, 96\)", "shape=(20, 24), num_steps=3"),
 )
 
 

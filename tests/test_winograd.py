@@ -126,7 +126,11 @@ def test_the_method_is_chosen_by_size_channels_word_and_platform():
         assert choose((64, 64, few[2]), few) == "fft"
         assert choose((64, 64, few[2]), few, stride=4, convolution="fft") == "direct"
         assert choose((64, 64, few[2]), few, platform="gpu") == "direct"
-    assert choose((64, 64, 3), (7, 7, 3, 128)) == choose(large, (11, 11, 128, 128)) == "direct"
+    for few in ((7, 7, 3, 128), (5, 5, 128, 3)):
+        assert choose((64, 64, few[2]), few) == "blocks"
+        assert choose((64, 64, few[2]), few, stride=2) == "direct"
+        assert choose((64, 64, few[2]), few, platform="gpu") == "direct"
+    assert choose(large, (11, 11, 128, 128)) == choose(large, (7, 7, 128, 128)) == "direct"
     assert choose((64, 64, 3), (7, 7, 3, 128), convolution="fft") == "fft"
     assert choose(large, wide, platform="gpu") == "direct"
     assert choose(large, wide, platform="gpu", convolution="winograd") == "winograd"
