@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -187,7 +188,7 @@ def _plan_filters(
 
 def _check_first_sizes(paintings: Sequence[Picture], plan: Plan, style_scale: float) -> None:
     """Checks that no painting is smaller than the filters at the first scale."""
-    extractor = FILTERS.sample(plan.descent.key)
+    extractor = jax.eval_shape(FILTERS.sample, plan.descent.key)  # its shapes are all that counts
     for painting in paintings:
         shape = scale_shape(painting.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
         try:

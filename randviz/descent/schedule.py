@@ -107,8 +107,20 @@ def divide_steps(num_steps: int, sizes: Sequence[int]) -> tuple[int, ...]:
     Returns:
       The steps at each size.
     """
-    shares = [1 / size for size in sizes]
-    ends = [round(num_steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(sizes))]
+    return share_steps(num_steps, [1 / size for size in sizes])
+
+
+def share_steps(num_steps: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Divides steps in proportion to shares, so that they sum up exactly.
+
+    Args:
+      num_steps: of all shares together.
+      shares: at least 0, not all 0.
+
+    Returns:
+      The steps of each share.
+    """
+    ends = [round(num_steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(shares))]
     return tuple(end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True))
 
 

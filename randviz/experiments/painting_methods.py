@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import skimage.color
-import skimage.filters
 import skimage.metrics
 
 from randviz.commands.inputs import make_statistics_key
@@ -48,6 +46,7 @@ from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
+from randviz.host.quality import measure_edges
 from randviz.host.records import Record, Trial
 from randviz.host.runs import prepare_folder
 from randviz.host.settings import setting
@@ -234,10 +233,7 @@ def _judge_features(
 
 def _compare_edges(image: Image, photograph: Image) -> float:
     """Structural similarity of the edge strengths (Sobel) of both in grey."""
-    edges = [
-        skimage.filters.sobel(skimage.color.rgb2gray(np.clip(np.asarray(x), 0, 1)))
-        for x in (image, photograph)
-    ]
+    edges = [measure_edges(x) for x in (image, photograph)]
     return float(skimage.metrics.structural_similarity(*edges, data_range=0.5))
 
 

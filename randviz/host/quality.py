@@ -51,10 +51,19 @@ def correlate_contours(image: Image, target: Image) -> float:
       Pearson's correlation of the edge strengths (Sobel) of both in grey; 1 for the same edges,
       about 0 for unrelated ones or none at all.
     """
-    strengths = [
-        skimage.filters.sobel(skimage.color.rgb2gray(np.clip(np.asarray(x), 0, 1))).ravel()
-        for x in (image, target)
-    ]
+    strengths = [measure_edges(x).ravel() for x in (image, target)]
     if min(np.ptp(strength) for strength in strengths) == 0:
         return 0.0
     return float(np.corrcoef(*strengths)[0, 1])
+
+
+def measure_edges(image: Image) -> np.ndarray:
+    """Edge strengths in grey.
+
+    Args:
+      image: [H, W, 3], clipped to [0, 1] here.
+
+    Returns:
+      [H, W], at least 0: the magnitude of Sobel's gradient.
+    """
+    return skimage.filters.sobel(skimage.color.rgb2gray(np.clip(np.asarray(image), 0, 1)))

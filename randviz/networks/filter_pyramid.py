@@ -81,20 +81,21 @@ class FilterPyramid(Extractor):
         A band's features are computed once more for the gradient, so that no more than a band's are
         ever kept.
         """
-        found = []
-        for layer, statistic, mask in wanted:
-            num_bands = 1
-            if layer != IMAGE_LAYER and statistic.is_additive:
-                self.check_image(image.shape, layer)
-                num_bands = self._count_bands(image.shape, layer)
-            if num_bands == 1:
-                (value,) = super().measure(image, [(layer, statistic, mask)])
-            else:
-                value = self._accumulate(image, layer, statistic, mask, num_bands)
-            found.append(value)
-        return found
+        counts = [
+            self._count_bands(image.shape, layer, statistic) for layer, statistic, _ in wanted
+        ]
+        each = list(zip(wanted, counts, strict=True))
+        # Together, so that terms of one layer share its features.
+        whole = iter(super().measure(image, [one for one, count in each if count == 1]))
+        return [
+            next(whole) if count == 1 else self._accumulate(image, *one, count)
+            for one, count in each
+        ]
 
-    def _count_bands(self, shape: tuple[int, ...], layer: str) -> int:
+    def _count_bands(self, shape: tuple[int, ...], layer: str, statistic: Any) -> int:
+        if layer == IMAGE_LAYER or not statistic.is_additive:
+            return 1
+        self.check_image(shape, layer)
         height, width, channels = self.feature_shape(shape, layer)
         return min(height, -(-height * width * channels // self.most_features))
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from randviz.descent.adam import Adam
-from randviz.descent.schedule import Schedule, plan_schedule, scale_shape
+from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
 from randviz.descent.solver import Result
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid
@@ -178,8 +178,7 @@ def _plan(longest: int, min_size: int, num_steps: int | None) -> Schedule:
     steps = [max(_FEWEST_STEPS, round(_STEPS * min(1, _REFERENCE_SIZE / size))) for size in sizes]
     steps[-1] *= 2
     if num_steps is not None:
-        ends = [round(num_steps * sum(steps[:i]) / sum(steps)) for i in range(len(steps) + 1)]
-        steps = [end - begin for begin, end in itertools.pairwise(ends)]
+        steps = share_steps(num_steps, steps)
     return Schedule(sizes, tuple(steps))
 
 
