@@ -20,7 +20,7 @@ from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid
 from randviz.networks.gaussian import as_key, split_key
 from randviz.objectives.statistics.random_features import ThresholdMeans
-from randviz.tasks.style import Style
+from randviz.tasks.style import Style, as_list
 from randviz.tasks.task import Descent, run
 from randviz.tasks.texture import Texture
 from randviz.types import Array, Image, Key, UserError, as_image
@@ -209,8 +209,7 @@ def paint(
       Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
       Differs from the paper: see the module.
     """
-    styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
-    return plan_painting(key, content_image, styles, **options).run()
+    return plan_painting(key, content_image, as_list(style_images), **options).run()
 
 
 def paint_texture(key: Key, image: Image, **options: Any) -> Result:

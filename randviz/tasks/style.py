@@ -102,7 +102,7 @@ class Style:
           He, Wang, Hopcroft (2016), eq. 9.
         """
         check_weighting(self.weighting)
-        styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
+        styles = as_list(style_images)
         weights = self.style_blend_weights
         weights = [1.0] * len(styles) if weights is None else list(weights)
         if not styles or len(weights) != len(styles):
@@ -220,7 +220,7 @@ def transfer(
         start = sample_noise_image(
             noise_key, first_shape(content.shape[:2], schedule), std=NOISE_STD
         )
-    styles = [style_images] if hasattr(style_images, "ndim") else list(style_images)
+    styles = as_list(style_images)
     images = (content, [as_image(style, "a style image") for style in styles])
     if style_masks is not None:
         images += ([jnp.asarray(mask, jnp.float32) for mask in style_masks],)
@@ -259,6 +259,11 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
         if highest == 0:
             raise UserError("a mask is 0 everywhere; leave out its style image.")
     return mask
+
+
+def as_list(images: Image | Sequence[Image]) -> list[Image]:
+    """Takes one image, [H, W, 3], or several, as a list."""
+    return [images] if hasattr(images, "ndim") else list(images)
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:
