@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import randviz as rv
-from randviz.experiments import painting_methods
+from randviz.experiments import gatys, painting_methods
 from randviz.host.images import load_image
 from randviz.tasks.style import STYLE_LAYERS
 
@@ -38,7 +38,7 @@ def test_gatys_objective_is_his():
     content, painting = content[:20, :20], painting[:20, :20]
     params = rv.random_weights(jax.random.key(0), rv.VGG19, last_layer=STYLE_LAYERS[-1], scale=0.1)
     extractor = rv.VGG19.bind(params)
-    objective = painting_methods._make_gatys(extractor, content, painting, 3.0)
+    objective = gatys.make_objective(extractor, content, painting, factor=3.0)
     image = jnp.asarray(content[::-1])
     layers = (*STYLE_LAYERS, "conv4_2")
     extractor = extractor.with_offset(rv.Style().input_offset)

@@ -93,19 +93,23 @@ def test_the_verbs_redraw(image):
 
 
 def simulate_adam(gradient_at, image, num_steps, learning_rate, final_rate, average):
-    """Kingma and Ba's algorithm 1, a cosine and an average, in float64."""
-    image = mean = np.asarray(image, np.float64)
-    first = second = np.zeros_like(image)
+    """Kingma and Ba's algorithm 1, a cosine and an average, in float64.
+
+    A step looks at where it stands and leads on; where the last one leads is looked at no more.
+    """
+    ahead = mean = np.asarray(image, np.float64)
+    first = second = np.zeros_like(ahead)
     for step in range(num_steps):
+        image = ahead
+        keep = average if 2 * step >= num_steps else 0.0
+        mean = keep * mean + (1 - keep) * image
         gradient = gradient_at(image)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         moments = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
         cosine = (1 + np.cos(np.pi * step / num_steps)) / 2
         rate = learning_rate * (final_rate + (1 - final_rate) * cosine)
-        image = image - rate * moments[0] / (np.sqrt(moments[1]) + 1e-8)
-        keep = average if 2 * (step + 1) > num_steps else 0.0
-        mean = keep * mean + (1 - keep) * image
+        ahead = image - rate * moments[0] / (np.sqrt(moments[1]) + 1e-8)
     return image, mean
 
 
@@ -137,7 +141,7 @@ def test_the_result_averages_the_second_half_alone():
     slope = Partial(jax.jit(jnp.sum))
     start = np.full((4, 5, 3), 0.5, np.float32)
     solver = rv.Adam(learning_rate=0.01, average=0.9)
-    places = 0.5 - 0.01 * np.arange(1, 9)  # after each of eight steps
+    places = 0.5 - 0.01 * np.arange(8)  # where each of eight steps looks
     shares = np.array([0, 0, 0, 0.9**4, 0.9**3 * 0.1, 0.9**2 * 0.1, 0.9 * 0.1, 0.1])
     found = rv.minimize(slope, start, num_steps=8, solver=solver).image
     np.testing.assert_allclose(found, shares @ places, rtol=1e-5)

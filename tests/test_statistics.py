@@ -28,7 +28,11 @@ def wide(array):
 
 @jax.jit
 def sample(statistic, maps):
-    return statistic.sample(jax.random.key(3), [maps])
+    columns = maps.reshape(-1, maps.shape[-1])
+    place_key, key = jax.random.split(jax.random.key(3))
+    shape = (statistic.count_samples(columns.shape[1]),)
+    places = jax.random.randint(place_key, shape, 0, len(columns))
+    return statistic.sample(key, columns.shape[1], columns[places])
 
 
 @jax.jit

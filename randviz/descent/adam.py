@@ -33,26 +33,25 @@ class Adam(Solver):
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
         """See `Solver.init`."""
-        loss, grad = jax.value_and_grad(objective_at(objective, 0))(image)
-        return loss, (self._scale().init(image), grad, image, num_steps)
+        del objective  # the first step evaluates it, so that one program compiles it and not two
+        loss = jnp.full((), jnp.inf, image.dtype)
+        return loss, (self._scale().init(image), image, image, num_steps)
 
     def _scale(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(b1=self.momentum)
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         """See `Solver.move`."""
-        moments, grad, average, num_steps = state.inner
+        moments, image, average, num_steps = state.inner
+        # Where the step before leads is evaluated before it is kept; the first looks at the start.
+        loss, grad = jax.value_and_grad(objective_at(objective, state.step))(image)
         updates, moments = self._scale().update(grad, moments)
         progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
         # Beyond the plan the rate stays; without one it does not decay.
         progress = jnp.where(num_steps > 0, jnp.minimum(progress, 1.0), 0.0)
         decay = self.final_rate + (1 - self.final_rate) * (1 + jnp.cos(jnp.pi * progress)) / 2
         rate = (self.learning_rate * decay).astype(jnp.float32)
-        image = state.image - rate * updates
-        step = state.step + 1
-        # Evaluated where the step ends, so that a bad place is known before it is kept.
-        loss, grad = jax.value_and_grad(objective_at(objective, step))(image)
-        keep = jnp.where(2 * step > num_steps, self.average, 0.0).astype(image.dtype)
+        keep = jnp.where(2 * state.step >= num_steps, self.average, 0.0).astype(image.dtype)
         average = keep * average + (1 - keep) * image
         trace = Trace(
             loss=loss,
@@ -61,7 +60,7 @@ class Adam(Solver):
             evaluations=jnp.int32(1),
             failed=jnp.zeros((), bool),
         )
-        return image, (moments, grad, average, num_steps), trace
+        return image, (moments, image - rate * updates, average, num_steps), trace
 
     def result(self, state: State) -> Image:
         """See `Solver.result`."""

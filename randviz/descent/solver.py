@@ -17,7 +17,7 @@ class State(NamedTuple):
 
     Attributes:
       image: [H, W, 3], where the descent stands.
-      loss: the objective there.
+      loss: the objective there; infinity where it was not evaluated yet.
       failures: int32, how many of the last steps failed without a good one between them.
       step: int32, how many steps were taken.
       inner: the solver's own state.
@@ -34,7 +34,7 @@ class Trace(NamedTuple):
     """What happened, step by step.
 
     Attributes:
-      loss: [T], the objective after each step; of a redrawn objective, that of the next step.
+      loss: [T], the objective after each step; of a redrawn objective, as drawn for the step.
       gradient_norm: [T], Euclidean norm of its gradient; not finite where that was refused.
       step_size: [T], in units of the direction; 0 where the step failed.
       evaluations: [T], int32, how often value and gradient were computed in the step.
@@ -82,7 +82,8 @@ class Solver:
           num_steps: int32, how many steps are planned in all.
 
         Returns:
-          The loss at the start and the solver's own state.
+          The loss at the start, infinity if the first step is to find it, and the solver's own
+          state.
         """
         raise NotImplementedError
 

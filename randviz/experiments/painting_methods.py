@@ -13,16 +13,12 @@ Example:
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import skimage.metrics
 
 from randviz.commands.inputs import make_statistics_key
 from randviz.commands.trials import (
@@ -40,35 +36,26 @@ from randviz.commands.trials import (
     picture_path,
 )
 from randviz.descent.descent import minimize
+from randviz.experiments import gatys
 from randviz.experiments.claims import Claim, judge_units, log_ratio
 from randviz.experiments.figure import FigureSettings
-from randviz.experiments.held_out import measure_patch_distance
+from randviz.experiments.painting_judges import JUDGES
+from randviz.experiments.painting_judges import judge as judge_painting
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
-from randviz.host.quality import measure_edges
 from randviz.host.records import Record, Trial
 from randviz.host.runs import prepare_folder
 from randviz.host.settings import setting
 from randviz.host.study import run_module
-from randviz.networks.extractor import Extractor
 from randviz.networks.network import IMAGENET_MEAN
-from randviz.objectives.objective import Objective
-from randviz.objectives.statistics.gram import mean_gram
 from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
 from randviz.objectives.statistics.sliced_wasserstein import SlicedWasserstein
 from randviz.tasks.painting import Plan, plan_painting
 from randviz.tasks.style import STYLE_LAYERS, Style
-from randviz.types import Array, Image, UserError
+from randviz.types import Image, UserError
 
 describe = describe_inputs
-
-_CONTENT_LAYER = "conv4_2"
-_PATCH_SIDES = (5, 11, 21)  # the method matches patches of 7 pixels, and of 14 in blocks of two
-_DIRECTIONS = 64
-# Gatys' public constants, and how many times more the style counts: with his own the photograph
-# hardly changes on these weights.
-_GATYS_STYLE_WEIGHT = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,72 +156,10 @@ def _paint(settings: Settings, trial: Trial) -> Image:
     label = TRAINED if variant in GATYS else find_untrained(settings).label
     extractor = bind_network(settings, label, STYLE_LAYERS[-1], IMAGENET_MEAN)
     if variant in GATYS:
-        objective = _make_gatys(extractor, content, painting, GATYS[variant])
+        objective = gatys.make_objective(extractor, content, painting, factor=GATYS[variant])
     else:
         objective = Style().of(extractor, content, painting)
     return minimize(objective, content, num_steps=settings.num_steps).image
-
-
-def _make_gatys(extractor: Extractor, content: Image, painting: Image, factor: float) -> Objective:
-    """The objective of Gatys' public notebook: conv4_2 for the content, 1000 / N² for each layer.
-
-    His losses are mean squares; eq. 1 is half of one, and eq. 5 a quarter of one over N² numbers.
-    """
-    task = Style(
-        content_layers=(_CONTENT_LAYER,), content_weight=2.0, tv_weight=0.0, weighting="none"
-    )
-    objective = task.of(extractor, content, painting)
-    part = objective.parts["style"]
-    shape = content.shape
-    terms = tuple(
-        term.replace(
-            weight=jnp.float32(
-                4 * _GATYS_STYLE_WEIGHT / extractor.feature_shape(shape, term.layer)[2] ** 2
-            )
-        )
-        for term in part.terms
-    )
-    style = part.replace(weight=jnp.float32(factor), terms=terms)
-    return objective.replace(parts={**objective.parts, "style": style})
-
-
-@functools.partial(jax.jit, static_argnames="layers")
-def _extract(extractor: Extractor, image: Image, layers: tuple[str, ...]) -> dict[str, Array]:
-    return extractor(image, layers)
-
-
-def _judge_features(
-    extractor: Extractor, image: Image, content: Image, painting: Image
-) -> dict[str, float]:
-    """Distances in a network's features, to the painting's relative to the photograph's own."""
-    layers = (*STYLE_LAYERS, _CONTENT_LAYER)
-    found, near, far = (
-        _extract(extractor, jnp.clip(x, 0, 1), layers) for x in (image, content, painting)
-    )
-    directions = np.random.default_rng(0)
-    gram, sliced = [], []
-    for layer in STYLE_LAYERS:
-        grams = [mean_gram(maps[layer]) for maps in (found, near, far)]
-        gram.append(jnp.linalg.norm(grams[0] - grams[2]) / jnp.linalg.norm(grams[1] - grams[2]))
-        drawn = directions.normal(size=(found[layer].shape[-1], _DIRECTIONS)).astype(np.float32)
-        sorted_maps = [
-            np.sort(np.asarray(maps[layer]).reshape(-1, drawn.shape[0]) @ drawn, axis=0)
-            for maps in (found, near, far)
-        ]
-        own, before = (np.mean(np.abs(x - sorted_maps[2])) for x in sorted_maps[:2])
-        sliced.append(own / before)
-    change = jnp.linalg.norm(found[_CONTENT_LAYER] - near[_CONTENT_LAYER])
-    return {
-        "gram": float(np.exp(np.mean(np.log(gram)))),
-        "sliced": float(np.exp(np.mean(np.log(sliced)))),
-        "content": float(change / jnp.linalg.norm(near[_CONTENT_LAYER])),
-    }
-
-
-def _compare_edges(image: Image, photograph: Image) -> float:
-    """Structural similarity of the edge strengths (Sobel) of both in grey."""
-    edges = [measure_edges(x) for x in (image, photograph)]
-    return float(skimage.metrics.structural_similarity(*edges, data_range=0.5))
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
@@ -245,20 +170,12 @@ def measure(settings: Settings, trial: Trial) -> Record:
     seconds = time.monotonic() - began
     prepare_folder(settings.out_dir)
     save_image(picture_path(settings.out_dir, trial), image)
-    record: Record = {
-        f"patches_{side}": measure_patch_distance(image, painting, side=side, levels=1)
-        / measure_patch_distance(content, painting, side=side, levels=1)
-        for side in _PATCH_SIDES
-    }
-    record |= {"edges": _compare_edges(image, content), "seconds": round(seconds, 1)}
+    record: Record = {"seconds": round(seconds, 1)}
+    trained = None
     if TRAINED in choose_networks(settings):
-        judge = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
-        record |= _judge_features(judge, image, content, painting)
+        trained = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
         record |= identify_weights(settings, TRAINED)
-    return record
-
-
-_JUDGES = ("gram", "sliced", "content", "edges", *(f"patches_{side}" for side in _PATCH_SIDES))
+    return record | judge_painting(image, content, painting, trained)
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
@@ -286,11 +203,11 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         own = filter_records(records, variant=variant)
         means = (
             f"{np.mean([record[judge] for record in own]):.3f}" if judge in own[0] else ""
-            for judge in _JUDGES
+            for judge in JUDGES
         )
         lines.append([variant, *means, f"{np.min([record['seconds'] for record in own]):.0f}"])
     with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(format_markdown(["variant", *_JUDGES, "seconds"], lines) + "\n")
+        temporary.write_text(format_markdown(["variant", *JUDGES, "seconds"], lines) + "\n")
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from randviz.types import Array, Features, Image, UserError
+from randviz.types import Array, Features, Image, Key, UserError
 
 IMAGE_LAYER = "image"  # the input itself, a layer of every network
 
@@ -115,6 +115,22 @@ class Extractor(LayerNames):
         layers = tuple({layer for layer, _, _ in wanted})
         features = self(image, layers) if layers else {}
         return [statistic.measure(features[layer], mask) for layer, statistic, mask in wanted]
+
+    def sample_features(self, key: Key, image: Image, layer: str, count: int) -> Array:
+        """Computes a layer's features at random positions.
+
+        Args:
+          key: of the positions; consumed.
+          image: [H, W, 3], RGB in [0, 1].
+          layer: a canonical name.
+          count: N.
+
+        Returns:
+          [N, C].
+        """
+        features = self.compute(image, (layer,))[layer]
+        columns = features.reshape(-1, features.shape[-1])
+        return columns[jax.random.randint(key, (count,), 0, len(columns), jnp.int32)]
 
     def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
         """The shape of a layer's features, found without computing them.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 from randviz.networks.conv import convolve
 from randviz.networks.extractor import IMAGE_LAYER, Extractor
@@ -29,11 +30,13 @@ class FilterPyramid(Extractor):
       shifts: [S, 2], int32, in pixels: where the blocks that are averaged into a pixel of octave i
         begin, from 0 to 2^i - 1.
       most_features: how many numbers of a layer are kept at once by `measure`; static.
+      mesh: devices that share the rows of an image in `measure`; None for one device; static.
     """
 
     kernels: Array
     shifts: Array
     most_features: int = struct.field(pytree_node=False, default=2**25)
+    mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
     name = "filter_pyramid"
 
@@ -75,11 +78,22 @@ class FilterPyramid(Extractor):
             for layer in layers
         }
 
+    def sample_features(self, key: Key, image: Image, layer: str, count: int) -> Array:
+        """See `Extractor.sample_features`; nothing but these patches is looked at."""
+        if layer == IMAGE_LAYER:
+            return super().sample_features(key, image, layer, count)
+        reduced, kernel = self._reduce(image, layer), self._kernel(layer)
+        size = kernel.shape[0]
+        limits = [side - size + 1 for side in reduced.shape[:2]]
+        places = jax.random.randint(key, (count, 2), 0, jnp.array(limits), jnp.int32)
+        cut = lambda place: lax.dynamic_slice(reduced, (*place, 0), (size, size, 3))
+        return jnp.tensordot(jax.vmap(cut)(places), kernel, 3)
+
     def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:
         """See `Extractor.measure`; means of many features are accumulated in bands of rows.
 
         A band's features are computed once more for the gradient, so that no more than a band's are
-        ever kept.
+        ever kept. With several devices each has its share of the bands.
         """
         counts = [
             self._count_bands(image.shape, layer, statistic) for layer, statistic, _ in wanted
@@ -97,19 +111,20 @@ class FilterPyramid(Extractor):
             return 1
         self.check_image(shape, layer)
         height, width, channels = self.feature_shape(shape, layer)
-        return min(height, -(-height * width * channels // self.most_features))
+        num_bands = min(height, -(-height * width * channels // self.most_features))
+        num_devices = 1 if self.mesh is None else self.mesh.size
+        return -(-num_bands // num_devices) * num_devices
 
     def _accumulate(self, image, layer, statistic, mask, num_bands):
         reduced, kernel = self._reduce(image, layer), self._kernel(layer)
         size = kernel.shape[0]
         height, width = reduced.shape[0] - size + 1, reduced.shape[1] - size + 1
         rows = -(-height // num_bands)
-        num_bands = -(-height // rows)
         mask = jnp.ones((height, width), reduced.dtype) if mask is None else mask
 
         @jax.checkpoint
-        def measure_band(first):
-            # The last band begins earlier, and rows that were counted before do not count.
+        def measure_band(first, reduced, kernel, mask, statistic):
+            # A last band begins earlier, and rows that were counted before do not count.
             begin = jnp.minimum(first, height - rows)
             part = lax.dynamic_slice_in_dim(reduced, begin, rows + size - 1)
             fresh = begin + jnp.arange(rows) >= first
@@ -120,9 +135,22 @@ class FilterPyramid(Extractor):
             value = statistic.measure(convolve(part, kernel, padding=0), weights)
             return value, total
 
-        values, totals = lax.map(measure_band, rows * jnp.arange(num_bands))
-        shares = totals / jnp.sum(totals)
-        return jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), values)
+        def sum_bands(firsts, *arguments):
+            values, totals = lax.map(lambda first: measure_band(first, *arguments), firsts)
+            shares = totals / jnp.sum(arguments[2])
+            return jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), values)
+
+        arguments = (rows * jnp.arange(num_bands), reduced, kernel, mask, statistic)
+        if self.mesh is None:
+            return sum_bands(*arguments)
+        (axis,) = self.mesh.axis_names
+        whole = PartitionSpec()
+        return jax.shard_map(
+            lambda *arguments: lax.psum(sum_bands(*arguments), axis),
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(axis), whole, whole, whole, whole),
+            out_specs=whole,
+        )(*arguments)
 
     def _kernel(self, layer: str) -> Array:
         return self.kernels[self.layer_names.index(layer) - 1]
@@ -153,6 +181,7 @@ class RandomPyramid:
       narrowest, widest: standard deviations of the envelopes are log-uniform between these, in
         pixels of the octave.
       num_octaves, num_filters, size: S, C and s; static.
+      mesh: of the `FilterPyramid`; static.
     """
 
     narrowest: float | Array = 0.3
@@ -160,6 +189,7 @@ class RandomPyramid:
     num_octaves: int = struct.field(pytree_node=False, default=2)
     num_filters: int = struct.field(pytree_node=False, default=16)
     size: int = struct.field(pytree_node=False, default=7)
+    mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
     def sample(self, key: Key) -> FilterPyramid:
         """Draws the filters, of norm 1 each, and the blocks' places.
@@ -175,7 +205,7 @@ class RandomPyramid:
         with jax.threefry_partitionable(True):
             shape = (self.num_octaves, 2)
             shifts = jax.random.randint(shift_key, shape, 0, factors, jnp.int32)
-        return FilterPyramid(kernels, shifts)
+        return FilterPyramid(kernels, shifts, mesh=self.mesh)
 
     def _draw(self, key: Key) -> Array:
         direction_key, order_key, width_key = split_key(key, 3)

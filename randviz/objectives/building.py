@@ -55,14 +55,12 @@ def make_terms(
       UserError: as `layer_weights` and `Statistic.sample`.
     """
     once = extractor.for_one_evaluation()
-    maps = [once(image, layers) for image in images]
     keys = [None] * len(layers) if key is None else split_key(key, len(layers))
-    # By default in JAX; the other setting would draw other numbers from the same key.
-    with jax.threefry_partitionable(True):
-        statistics = {
-            layer: statistic.sample(layer_key, [found[layer] for found in maps])
-            for layer, layer_key in zip(layers, keys, strict=True)
-        }
+    shapes = jax.eval_shape(lambda image: once(image, layers), images[0])
+    statistics = {
+        layer: _draw(statistic, layer_key, once, images, layer, shapes[layer].shape[-1])
+        for layer, layer_key in zip(layers, keys, strict=True)
+    }
     weights: Mapping[str, Array] = {layer: jnp.float32(1) for layer in layers}
     if weighting == "gradient":
         found = [
@@ -70,14 +68,52 @@ def make_terms(
             for image in images
         ]
         weights = found[0] if len(found) == 1 else jax.tree.map(_blend(blend_weights), *found)
-    terms = []
-    for layer in layers:
-        layer_mask = None if mask is None else extractor.reduce_mask(mask, layer) + _LEAST_MASK
-        source_mask = layer_mask if statistic.keeps_positions else None
-        each = [statistics[layer].measure(found[layer], source_mask) for found in maps]
-        target = statistics[layer].blend(each, blend_weights)
-        terms.append(Term(weights[layer], statistics[layer], target, layer_mask, layer))
-    return tuple(terms)
+    masks = {
+        layer: None if mask is None else extractor.reduce_mask(mask, layer) + _LEAST_MASK
+        for layer in layers
+    }
+    wanted = [
+        (layer, statistics[layer], masks[layer] if statistic.keeps_positions else None)
+        for layer in layers
+    ]
+    values = [once.measure(image, wanted) for image in images]
+    return tuple(
+        Term(
+            weights[layer],
+            statistics[layer],
+            statistics[layer].blend(each, blend_weights),
+            masks[layer],
+            layer,
+        )
+        for layer, *each in zip(layers, *values, strict=True)
+    )
+
+
+def _draw(
+    statistic: Statistic,
+    key: Key | None,
+    extractor: Extractor,
+    images: Sequence[Image],
+    layer: str,
+    num_channels: int,
+) -> Statistic:
+    """Draws the random parts of a layer's statistic."""
+    count = statistic.count_samples(num_channels)
+    # By default in JAX; the other setting would draw other numbers from the same key.
+    with jax.threefry_partitionable(True):
+        if not count or key is None:
+            return statistic.sample(key, num_channels)
+        place_key, choice_key, statistic_key = split_key(key, 3)
+        keys = split_key(place_key, len(images))
+        samples = jnp.stack(
+            [
+                extractor.sample_features(image_key, image, layer, count)
+                for image_key, image in zip(keys, images, strict=True)
+            ]
+        )
+        chosen = jax.random.randint(choice_key, (count,), 0, len(images), jnp.int32)
+        samples = samples[chosen, jnp.arange(count)]
+        return statistic.sample(statistic_key, num_channels, samples)
 
 
 def _blend(weights):

@@ -47,12 +47,23 @@ class Statistic:
         """The degree of homogeneity of the distance in the features; None if it has none."""
         return None
 
-    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+    def count_samples(self, num_channels: int) -> int:
+        """How many positions `sample` looks at.
+
+        Args:
+          num_channels: C of the layer.
+        """
+        del num_channels
+        return 0
+
+    def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """Draws the random parts.
 
         Args:
           key: consumed; None where there is no randomness.
-          sources: [h, w, C] each, the features that a target will be made of.
+          num_channels: C of the layer.
+          samples: [N, C], features at N random positions of what a target will be made of, N from
+            `count_samples`; None where that is 0.
 
         Returns:
           The statistic with its random parts; this one if it has none.
@@ -60,7 +71,7 @@ class Statistic:
         Raises:
           UserError: if a key is needed and there is none.
         """
-        del key, sources
+        del key, num_channels, samples
         return self
 
     def measure(self, features: Array, mask: Array | None = None) -> Any:

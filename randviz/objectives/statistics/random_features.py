@@ -10,7 +10,6 @@ References:
 """
 
 import math
-from collections.abc import Sequence
 from typing import Self
 
 import jax
@@ -41,9 +40,9 @@ class CosineMeans(Statistic):
     highest: float = struct.field(pytree_node=False, default=150.0)
     frequencies: Array | None = None
 
-    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+    def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """See `Statistic.sample`; frequencies are stratified: one in each F-th of their range."""
-        shape = (sources[0].shape[-1], self.num_features)
+        shape = (num_channels, self.num_features)
         levels = _stratify(require_key(key, self), shape)
         return self.replace(frequencies=_log_uniform(levels, self.lowest, self.highest))
 
@@ -85,14 +84,16 @@ class ThresholdMeans(Statistic):
     thresholds: Array | None = None
     widths: Array | None = None
 
-    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+    def count_samples(self, num_channels: int) -> int:
+        """See `Statistic.count_samples`; one for each threshold."""
+        return num_channels * self.num_features
+
+    def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """See `Statistic.sample`; thresholds follow the sources' own distribution."""
-        place_key, width_key = jax.random.split(require_key(key, self))
-        responses = jnp.concatenate([maps.reshape(-1, maps.shape[-1]) for maps in sources])
-        shape = (responses.shape[-1], self.num_features)
-        places = jax.random.randint(place_key, shape, 0, len(responses), jnp.int32)
-        widths = _log_uniform(_stratify(width_key, shape), self.narrowest, self.widest)
-        thresholds = jnp.take_along_axis(responses, places.T, axis=0).T
+        shape = (num_channels, self.num_features)
+        levels = _stratify(require_key(key, self), shape)
+        widths = _log_uniform(levels, self.narrowest, self.widest)
+        thresholds = jnp.diagonal(samples.reshape(*shape, num_channels), axis1=0, axis2=2).T
         return self.replace(thresholds=thresholds, widths=widths)
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:

@@ -35,11 +35,11 @@ class SlicedWasserstein(Statistic):
         """See `Statistic.degree`."""
         return 2 if self.distance == "squared" else 1
 
-    def sample(self, key: Key | None, sources: Sequence[Array]) -> Self:
+    def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """See `Statistic.sample`; draws directions, uniform on the sphere."""
         if not self.num_directions:
             return self
-        shape = (sources[0].shape[-1], self.num_directions)
+        shape = (num_channels, self.num_directions)
         directions = jax.random.normal(require_key(key, self), shape, jnp.float32)
         return self.replace(directions=directions / jnp.linalg.norm(directions, axis=0))
 
