@@ -1,6 +1,9 @@
 """Random filters on octaves, and what is painted with them."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from randviz.networks.filter_pyramid import FilterPyramid
 from randviz.tasks import painting
 from randviz.types import UserError
 
+MARGIN = painting._LEAST_MARGIN  # of pictures as small as these
 ONE_SCALE = rv.Schedule((48,), (12,))
 
 
@@ -144,7 +148,64 @@ def test_bands_are_equal_to_the_whole(canvas, shape, masked):
     np.testing.assert_allclose(parts_slope, whole_slope, atol=1e-5 * abs(whole_slope).max())
 
 
+_COMPARE_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np, randviz as rv
+from jax.sharding import Mesh
+from randviz.tasks.painting import plan_painting
+assert len(jax.devices()) == 8
+draw = lambda *shape: np.random.default_rng(0).uniform(size=shape).astype("float32")
+photograph, canvas = draw(37, 45, 3), draw(41, 33, 3) ** 2
+mesh = Mesh(np.array(jax.devices()), ("bands",))
+found = []
+for devices in (None, mesh):
+    plan = plan_painting(jax.random.key(0), photograph, [canvas], mesh=devices)
+    objective = plan.descent.objective()
+    found.append(jax.jit(jax.value_and_grad(objective.at(3)))(plan.start))
+(loss, slope), (shared_loss, shared_slope) = found
+assert len(shared_loss.sharding.device_set) == 8
+np.testing.assert_allclose(shared_loss, loss, rtol=1e-5)
+np.testing.assert_allclose(shared_slope, slope, atol=1e-5 * abs(slope).max())
+print("equal")
+"""
+
+
+def test_eight_devices_compute_what_one_does():
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    found = subprocess.run(
+        [sys.executable, "-c", _COMPARE_DEVICES],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.strip() == "equal", found.stderr
+
+
 # What is painted.
+
+
+def test_the_photograph_takes_on_the_paintings_colours_with_strength(photograph, canvas):
+    def find_target(**options):
+        plan = painting.plan_painting(jax.random.key(0), photograph, [canvas], **options)
+        return np.asarray(plan.crop(plan.descent.images[0]))
+
+    whole = np.clip(rv.match_colors(jnp.asarray(photograph), jnp.asarray(canvas)), 0, 1)
+    # So little lies outside of [0, 1] that the mean colours are equal all the same.
+    np.testing.assert_allclose(whole.mean((0, 1)), canvas.mean((0, 1)), atol=0.02)
+    for strength, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        expected = share * whole + (1 - share) * photograph
+        np.testing.assert_allclose(find_target(strength=strength), expected, atol=1e-4)
+
+
+def test_each_region_takes_on_its_own_paintings_colours(photograph, canvas):
+    left = np.zeros(photograph.shape[:2], np.float32)
+    left[:, :20] = 1
+    plan = painting.plan_painting(
+        jax.random.key(0), photograph, [canvas, canvas[::-1] * 0.3], style_masks=[left, 1 - left]
+    )
+    target = plan.crop(plan.descent.images[0])
+    for side, source in ((np.s_[:, :20], canvas), (np.s_[:, 20:], canvas * 0.3)):
+        expected = rv.match_colors(jnp.asarray(photograph), jnp.asarray(source))[side]
+        np.testing.assert_allclose(target[side], np.clip(expected, 0, 1), atol=1e-4)
 
 
 def test_strength_leads_from_the_photograph_to_the_painting(photograph, canvas):
@@ -212,7 +273,8 @@ def test_a_tileable_texture_repeats_without_a_seam():
         for tileable in (False, True)
     )  # fmt: skip
     assert plain.shape == tileable.shape == (32, 40, 3)
-    assert measure_seams(tileable).max() < 1.3 < 1.5 < measure_seams(plain).min()
+    # Under five keys 0.9 to 1.4 with, 1.9 to 2.5 without: a seam is a single row, and scatters.
+    assert measure_seams(tileable).max() < 1.5 < 1.7 < measure_seams(plain).min()
     # Its colours are the texture's.
     np.testing.assert_allclose(tileable.mean((0, 1)), source.mean((0, 1)), atol=0.05)
 
@@ -235,7 +297,7 @@ def test_margins_are_cut_off_at_every_scale(shape):
     image = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
     plan = painting.plan_painting(jax.random.key(0), image, [image])
     assert plan.schedule.sizes[-1] == max(plan.canvas)
-    np.testing.assert_array_equal(plan.crop(plan.start), image)
+    np.testing.assert_allclose(plan.crop(plan.start), image, atol=1e-6)
     for size, canvas_shape in zip(
         plan.schedule.sizes, plan.schedule.shapes(plan.canvas), strict=True
     ):
@@ -290,7 +352,7 @@ def test_masks_are_laid_over_the_photograph_and_sum_to_one(plan, tmp_path, metho
     task = plan(
         "--style_image=coffee,brick", f"--style_masks={','.join(names)}", f"--method={method}"
     )
-    (content, _, masks), margin = task.descent.images, painting._MARGIN * (method == "filters")
+    (content, _, masks), margin = task.descent.images, MARGIN * (method == "filters")
     assert [mask.shape for mask in masks] == [content.shape[:2]] * 2
     np.testing.assert_allclose(masks[0] + masks[1], 1, atol=1e-6)
     # The edge is as wide as two pixels of the reduced mask.
@@ -301,9 +363,9 @@ def test_masks_are_laid_over_the_photograph_and_sum_to_one(plan, tmp_path, metho
 
 def test_a_painting_takes_the_photographs_colours_before_it_is_compared(plan):
     plain, matched = plan("--style_image=coffee"), plan("--style_image=coffee", "--match_colors")
-    content, (painted,) = matched.descent.images
-    inside = content[painting._MARGIN : -painting._MARGIN, painting._MARGIN : -painting._MARGIN]
-    expected = rv.match_colors(plain.descent.images[1][0], inside)
+    (painted,) = matched.descent.images[1]
+    photograph = matched.pictures["content_image"].image
+    expected = rv.match_colors(plain.descent.images[1][0], photograph)
     np.testing.assert_allclose(painted, np.clip(expected, 0, 1), atol=1e-5)
     assert np.abs(painted - plain.descent.images[1][0]).mean() > 0.02
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from randviz.commands.inputs import (
     LARGEST_SIDE,
@@ -263,6 +264,12 @@ def find_schedule(settings: DescentSettings, longest: int) -> Schedule | None:
     return make_schedule(settings, longest) if any(asked) else None
 
 
+def find_mesh() -> Mesh | None:
+    """All devices, to share one picture; None where there is only one."""
+    devices = jax.devices()
+    return Mesh(np.array(devices), ("bands",)) if len(devices) > 1 else None
+
+
 def plan_task(
     name: str, settings: DescentSettings, plan: Plan, pictures: Mapping[str, Picture]
 ) -> Task:
@@ -277,7 +284,11 @@ def plan_task(
     return Task(
         name=name,
         settings=settings,
-        network={"name": "random filters", **dataclasses.asdict(plan.descent.source)},
+        # How many devices share the work is no part of what is computed.
+        network={
+            "name": "random filters",
+            **dataclasses.asdict(plan.descent.source.replace(mesh=None)),
+        },
         descent=plan.descent,
         shape=plan.canvas,
         schedule=plan.schedule,
@@ -436,7 +447,9 @@ def run_task(task: Task) -> None:
         _check_scale(stages[0])
     last = stages[-1].make_objective()
     stages[-1] = stages[-1]._replace(make_objective=lambda: last)
-    layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
+    layer_weights = {}
+    if task.descent.task.weighting != "none":
+        layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
     folder = runs.prepare_folder(settings.out_dir)
     for flag, path in outputs.items():
         runs.prepare_folder(path.parent, flag=flag)

@@ -24,6 +24,7 @@ from randviz.commands.descent import (
     Task,
     check_method,
     describe_choice,
+    find_mesh,
     find_schedule,
     make_schedule,
     make_source,
@@ -179,6 +180,7 @@ def _plan_filters(
         style_masks=masks,
         num_steps=settings.num_steps or None,
         schedule=find_schedule(settings, max(shape)),
+        mesh=find_mesh(),
     )
     if settings.init != "content":
         plan = plan._replace(start=start)

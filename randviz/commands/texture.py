@@ -16,6 +16,7 @@ from randviz.commands.descent import (
     Task,
     check_method,
     describe_choice,
+    find_mesh,
     find_schedule,
     make_schedule,
     make_source,
@@ -86,6 +87,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
         tileable=settings.tileable,
         num_steps=settings.num_steps or None,
         schedule=find_schedule(settings, max(shape)),
+        mesh=find_mesh(),
     )
     extra = {}
     if settings.init == "image":

@@ -130,13 +130,23 @@ def advance(
       >>> bool(jnp.allclose(state.image, 0.25)), trace.loss.shape
       (True, (8,))
     """
+    state, trace = take_steps(objective, state, num_steps=num_steps, solver=solver)
+    return state, jax.tree.map(lambda values: values[:num_steps], trace)
+
+
+def take_steps(
+    objective: Objective, state: State, *, num_steps: int, solver: Solver | str = "jaxopt"
+) -> tuple[State, Trace]:
+    """As `advance`, but with room in the trace for more steps than are taken.
+
+    To cut it to its length on the device takes a program of its own for each length.
+    """
     solver = find_solver(solver)
     num_steps = int(num_steps)
     if num_steps < 0:
         raise UserError(f"num_steps is {num_steps}; it must not be negative.")
     capacity = max(_SMALLEST_CAPACITY, 1 << (num_steps - 1).bit_length())
-    state, trace = _advance(objective, state, num_steps, capacity=capacity, solver=solver)
-    return state, jax.tree.map(lambda values: values[:num_steps], trace)
+    return _advance(objective, state, num_steps, capacity=capacity, solver=solver)
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "solver"))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from randviz.descent.descent import advance, find_solver, init
+from randviz.descent.descent import find_solver, init, take_steps
 from randviz.descent.schedule import resize
 from randviz.descent.solver import Objective, Solver, State, Trace
 from randviz.host.images import explain_failure, replace_atomically
@@ -220,9 +220,9 @@ def descend(
                     ]
                     chunk = min(step + count, end, *stops) - step
                     tick = time.monotonic()
-                    state, lines = advance(objective, state, num_steps=chunk, solver=solver)
+                    state, lines = take_steps(objective, state, num_steps=chunk, solver=solver)
                     for whole, part in zip(trace, jax.device_get(lines), strict=True):
-                        whole[step : step + chunk] = part
+                        whole[step : step + chunk] = part[:chunk]
                     now = time.monotonic()
                     if timed:
                         pace = (now - tick) / chunk

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from randviz.descent.adam import Adam
 from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
@@ -20,14 +21,15 @@ from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid
 from randviz.networks.gaussian import as_key, split_key
 from randviz.objectives.statistics.random_features import ThresholdMeans
-from randviz.tasks.style import Style, as_list
+from randviz.tasks.style import Style, as_list, as_mask, match_colors
 from randviz.tasks.task import Descent, run
 from randviz.tasks.texture import Texture
 from randviz.types import Array, Image, Key, UserError, as_image
 
 FILTERS = RandomPyramid()
 LAYERS = ("octave1", "octave2")
-STATISTIC = ThresholdMeans("absolute", num_features=4)
+# Where a response is far from all of the painting's, only a wide function has a slope.
+STATISTIC = ThresholdMeans("absolute", num_features=4, widest=3.0)
 SOLVER = Adam(final_rate=0.0, average=0.9, momentum=0.8)
 STRENGTH = 0.5
 NOISE_STD = 0.1
@@ -37,12 +39,13 @@ NOISE_STD = 0.1
 # painting's.
 _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 # Patches at the edge of an image are fewer than elsewhere. So the image that descends is larger by
-# a margin on each side, in pixels, which is cut off at the end.
-_MARGIN = 8
+# a margin on each side, which is cut off at the end: at least so many pixels, and such a share of
+# the longest side, because coarse scales have a margin in proportion.
+_LEAST_MARGIN, _MARGIN_SHARE = 8, 0.05
 # An image that repeats needs no margin: it is continued by half a window of the coarsest octave.
 _WRAP = FILTERS.size * 2 ** (FILTERS.num_octaves - 1) // 2
 # Steps at a scale: many where pixels are few, twice as many at the last.
-_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 120, 20, 181
+_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.
 _TEXTURE_MIN_SIZE, _MIN_SIZE = 24, 128
 
@@ -103,16 +106,24 @@ def plan_painting(
     style_masks: Sequence[Array] | None = None,
     num_steps: int | None = None,
     schedule: Schedule | None = None,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Plans a painting, see `paint`."""
     if not 0 <= strength <= 1:
         raise UserError(f"the strength is {strength:g}; give a number from 0 to 1.")
     content = as_image(content_image, "the content image")
-    canvas = jnp.pad(content, _margins(content.shape), mode="reflect")
-    images = (canvas, [as_image(style, "a style image") for style in style_images])
+    styles = [as_image(style, "a style image") for style in style_images]
+    masks = None
     if style_masks is not None:
-        masks = [jnp.asarray(mask, jnp.float32) for mask in style_masks]
-        images += ([jnp.pad(mask, _margins(mask.shape), mode="edge") for mask in masks],)
+        masks = [as_mask(mask, content.shape[:2]) for mask in style_masks]
+    shares = style_blend_weights if masks is None else masks
+    amount = min(1.0, strength / STRENGTH)
+    content = (1 - amount) * content + amount * _recolor(content, styles, shares)
+    margin = _find_margin(content.shape)
+    canvas = jnp.pad(content, _on_all_sides(margin, 3), mode="reflect")
+    images = (canvas, styles)
+    if masks is not None:
+        images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
     if schedule is None:
         schedule = _plan(max(content.shape), round(_MIN_SIZE / 2**strength), num_steps)
     style = Style(
@@ -127,9 +138,9 @@ def plan_painting(
         weighting="none",
         content_decay=_CONTENT_DECAY,
     )
-    descent = Descent(style, FILTERS, images, as_key(key), True, SOLVER)
+    descent = Descent(style, FILTERS.replace(mesh=mesh), images, as_key(key), True, SOLVER)
     shape = content.shape[:2]
-    return Plan(descent, canvas, canvas.shape[:2], shape, _with_margins(schedule, shape))
+    return Plan(descent, canvas, canvas.shape[:2], shape, _with_margins(schedule, shape, margin))
 
 
 def plan_texture(
@@ -140,12 +151,13 @@ def plan_texture(
     tileable: bool = False,
     num_steps: int | None = None,
     schedule: Schedule | None = None,
+    mesh: Mesh | None = None,
 ) -> Plan:
     """Plans a texture, see `paint_texture`."""
     noise_key, draw_key = split_key(as_key(key))
     image = as_image(image)
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
-    margin = 0 if tileable else _MARGIN
+    margin = 0 if tileable else _find_margin(shape)
     canvas = tuple(side + 2 * margin for side in shape)
     if schedule is None:
         schedule = _plan(max(shape), _TEXTURE_MIN_SIZE, num_steps)
@@ -155,15 +167,34 @@ def plan_texture(
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
     wrap = _WRAP if tileable else 0
     task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none", wrap=wrap)
-    descent = Descent(task, FILTERS, (image,), draw_key, True, SOLVER, periodic=tileable)
+    source = FILTERS.replace(mesh=mesh)
+    descent = Descent(task, source, (image,), draw_key, True, SOLVER, periodic=tileable)
     return Plan(descent, start, canvas, shape, schedule)
 
 
-def _margins(shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    return ((_MARGIN,) * 2,) * 2 + ((0, 0),) * (len(shape) - 2)
+@jax.jit
+def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Any] | None) -> Image:
+    """The photograph in the paintings' colours, blended as the paintings are.
+
+    Otherwise it would hold on to colours that no painting has, and where it is brighter than all of
+    them the two come to terms in specks.
+    """
+    shares = [1.0] * len(styles) if shares is None else [jnp.asarray(share) for share in shares]
+    shares = [share[..., None] if jnp.ndim(share) else share for share in shares]
+    matched = [match_colors(content, style) for style in styles]
+    blended = sum(share * image for share, image in zip(shares, matched, strict=True))
+    return jnp.clip(blended / sum(shares), 0.0, 1.0)
 
 
-def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int = _MARGIN) -> Schedule:
+def _find_margin(shape: Sequence[int]) -> int:
+    return max(_LEAST_MARGIN, round(_MARGIN_SHARE * max(shape)))
+
+
+def _on_all_sides(margin: int, num_axes: int) -> tuple[tuple[int, int], ...]:
+    return ((margin, margin),) * 2 + ((0, 0),) * (num_axes - 2)
+
+
+def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Schedule:
     """The same of the canvas; sizes so small that they coincide are given a pixel more."""
     factor = (max(shape) + 2 * margin) / max(shape)
     sizes = itertools.accumulate(
@@ -197,7 +228,8 @@ def paint(
         each in its own region.
       options: strength, from 0, the photograph, to 1, nothing but the painting's patches;
         style_blend_weights and style_masks, as in `Style`; num_steps, of all scales together;
-        schedule, sizes and steps in place of the method's own.
+        schedule, sizes and steps in place of the method's own; mesh, of one axis, the devices that
+        share the work, with which the result is the same up to rounding.
 
     Returns:
       image: [H, W, 3], not clipped; trace: [T] each.
@@ -219,7 +251,7 @@ def paint_texture(key: Key, image: Image, **options: Any) -> Result:
       key: of the noise and all filters.
       image: [h0, w0, 3], the texture, RGB in [0, 1].
       options: shape, (H, W) of the result, the texture's own by default; tileable, whether copies
-        of the result side by side show no seam; num_steps and schedule, as in `paint`.
+        of the result side by side show no seam; num_steps, schedule and mesh, as in `paint`.
 
     Returns:
       image: [H, W, 3], not clipped; trace: [T] each.

@@ -99,8 +99,11 @@ class ThresholdMeans(Statistic):
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [C, F]."""
         apply = _SHAPES[self.shape]
+        # Dividing each number would take a quarter of the time.
+        slopes = 1 / self.widths
+        shifts = self.thresholds * slopes
         means = [
-            mean_over_positions(apply((features - self.thresholds[:, i]) / self.widths[:, i]), mask)
+            mean_over_positions(apply(features * slopes[:, i] - shifts[:, i]), mask)
             for i in range(self.num_features)
         ]
         return jnp.stack(means, -1)
