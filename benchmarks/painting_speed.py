@@ -28,7 +28,7 @@ from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make
 from randviz.commands.trials import TRAINED, bind_network, choose_networks, load_pictures
 from randviz.experiments import gatys
 from randviz.experiments.figure import FigureSettings
-from randviz.experiments.painting_judges import PATCH_SIDES, judge
+from randviz.experiments.painting_judges import STYLE_JUDGES, judge
 from randviz.host.charts import format_markdown
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.records import Record, Trial
@@ -39,8 +39,6 @@ from randviz.networks.network import IMAGENET_MEAN
 from randviz.tasks.style import STYLE_LAYERS
 from randviz.types import Image, UserError
 
-# Of how near a picture is to the painting.
-STYLE_JUDGES = ("gram", "sliced", *(f"patches_{side}" for side in PATCH_SIDES))
 _EVERY = 10  # evaluations between two of Gatys' pictures that are judged
 _FACTOR = 300.0  # by how much the style counts more than with Gatys' constants; see `gatys`
 

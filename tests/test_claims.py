@@ -12,7 +12,13 @@ from randviz.experiments import (
     fig5_textures,
     stylization,
 )
-from randviz.experiments.claims import ENOUGH, judge_units, pair_records
+from randviz.experiments.claims import (
+    ENOUGH,
+    bootstrap,
+    bootstrap_crossed,
+    judge_units,
+    pair_records,
+)
 
 RNG = np.random.default_rng(3)
 WORDS = {"figure": "figure 0", "measure": "log ratio", "groups": ("a", "b")}
@@ -247,3 +253,16 @@ def test_the_ablation_turns_with_its_groups():
     found = ablation.judge(settings, records(9.0, 30.0))
     assert [found[i].verdict for i in order] == ["not supported"] * 2
     assert found[1].verdict == "not run"
+
+
+def test_whole_photographs_and_whole_paintings_are_resampled():
+    """Where all that varies are the rows, a table is worth its rows and not its numbers."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8, 1))
+    crossed = bootstrap_crossed(rows + np.zeros((8, 6)))
+    alone = bootstrap(rows.ravel())
+    assert crossed.value == pytest.approx(alone.value) and crossed.n == 6
+    assert crossed.high - crossed.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    pairs = bootstrap(np.ravel(rows + np.zeros((8, 6))))
+    assert crossed.high - crossed.low > 2 * (pairs.high - pairs.low)
+    assert np.isnan(bootstrap_crossed(np.zeros((5, 9))).low)

@@ -24,12 +24,60 @@ def test_variants_are_painted_judged_and_tabled(tmp_path):
         assert 0 < record["patches_5"] < 1 and 0 < record["edges"] < 1
     assert records[0]["patches_5"] != records[1]["patches_5"]
     assert "one octave" in (tmp_path / "table.md").read_text()
-    assert (tmp_path / "panel.jpg").exists()
+    assert (tmp_path / "panel_columns.jpg").exists()
 
 
 def test_an_unknown_variant_is_refused_in_a_sentence(tmp_path, capsys):
     assert painting_methods.main([*SMALL, "--variants=x", f"--out_dir={tmp_path}"]) == 2
     assert "--variants names 'x'; it has filters," in capsys.readouterr().err
+
+
+def make_records(variant, content, distance):
+    """One photograph and one painting; the judges of style agree."""
+    trial = {"content": "a", "style": "b", "variant": variant}
+    edges = 1 - content
+    return {
+        "trial": trial,
+        "content": content,
+        "edges": edges,
+        "gram": distance,
+        "sliced": distance,
+    }
+
+
+def test_a_rival_is_compared_at_its_own_nearness_to_the_photograph():
+    filters = [make_records("filters 0.3", 0.4, 0.5), make_records("filters", 0.8, 0.1)]
+    expected = {
+        # Half way between the photograph itself, at a distance of 1, and the first of the filters'.
+        0.2: np.sqrt(1 * 0.5),
+        0.6: np.sqrt(0.5 * 0.1),
+        # Farther from the photograph than the filters ever are.
+        0.9: 0.1,
+    }
+    for nearness in ("content", "edges"):
+        for content, ours in expected.items():
+            records = [*filters, make_records("gatys", content, 0.3)]
+            (found,) = painting_methods._compare_at_equal_nearness(
+                records, "gatys", "gram", nearness
+            ).ravel()
+            assert found == pytest.approx(np.log(ours / 0.3))
+
+
+def test_six_photographs_and_six_paintings_are_enough_for_a_verdict():
+    rng = np.random.default_rng(0)
+
+    def judge(count, ours):
+        records = []
+        for place in np.ndindex(count, count):
+            pair = dict(zip(("content", "style"), map(str, place), strict=True))
+            for variant, distance in (("filters", ours), ("gatys ×300", 0.3)):
+                record = make_records(variant, 0.5, distance * rng.uniform(0.9, 1.1))
+                records.append(record | {"trial": {**pair, "variant": variant}})
+        return painting_methods.judge(painting_methods.Settings(), records)
+
+    assert {claim.verdict for claim in judge(6, 0.2)} == {"supported"}
+    assert {claim.verdict for claim in judge(6, 0.4)} == {"not supported"}
+    assert {claim.verdict for claim in judge(2, 0.2)} == {"not run"}
 
 
 @pytest.mark.slow

@@ -21,7 +21,9 @@ from randviz.types import Array, Image
 
 # The method matches patches of 7 pixels, and of 14 in blocks of two.
 PATCH_SIDES = (5, 11, 21)
-JUDGES = ("gram", "sliced", "content", "edges", *(f"patches_{side}" for side in PATCH_SIDES))
+# Of how near a picture is to the painting, and to the photograph.
+STYLE_JUDGES = ("gram", "sliced", *(f"patches_{side}" for side in PATCH_SIDES))
+JUDGES = (*STYLE_JUDGES, "content", "edges")
 _DIRECTIONS, _QUANTILES = 64, 512
 
 

@@ -3,10 +3,10 @@
 Claim: means of random features, drawn anew at each step, bring a photograph nearer to a painting
 than the paper's method does, and no farther than Gatys' method with a trained network, at equal
 nearness to the photograph.
-Expect: panel.jpg, a row for each pair and a column for each variant; and table.md, by judges that
-took part in no descent: patches of sizes that are not matched and, with --trained_weights, features
-of the trained VGG-19 (Gatys' method descends on these itself). At 256 pixels about half a minute a
-picture on two cores.
+Expect: a panel of each photograph, with a row for each painting and a column for each variant; and
+table.md, by judges that took part in no descent: patches of sizes that are not matched and, with
+--trained_weights, features of the trained VGG-19 (Gatys' method descends on these itself). At 256
+pixels about half a minute a picture on two cores.
 
 Example:
   python -m randviz.experiments.painting_methods --variants=filters,relu --image_size=128
@@ -37,9 +37,9 @@ from randviz.commands.trials import (
 )
 from randviz.descent.descent import minimize
 from randviz.experiments import gatys
-from randviz.experiments.claims import Claim, judge_units, log_ratio
+from randviz.experiments.claims import Claim, bootstrap_crossed, judge_estimate
 from randviz.experiments.figure import FigureSettings
-from randviz.experiments.painting_judges import JUDGES
+from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES
 from randviz.experiments.painting_judges import judge as judge_painting
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
@@ -118,10 +118,13 @@ FILTER_VARIANTS: dict[str, Callable[[Plan], Plan]] = {
     "no average": lambda plan: _with_solver(plan, average=0.0),
 }
 STRENGTHS = {"filters 0.3": 0.3, "filters 0.4": 0.4, "filters 0.6": 0.6, "filters 0.7": 0.7}
+# α, β and γ of section 2.
+_PRINTED_WEIGHTS = {"content_weight": 100.0, "style_weight": 1.0, "tv_weight": 1000.0}
 # By how much the style counts more than with Gatys' constants.
 GATYS = {"gatys": 1.0, "gatys ×30": 30.0, "gatys ×300": 300.0}
 PAPER = "paper"
-VARIANTS = (*FILTER_VARIANTS, *STRENGTHS, PAPER, *GATYS)
+PRINTED = "paper as printed"
+VARIANTS = (*FILTER_VARIANTS, *STRENGTHS, PAPER, PRINTED, *GATYS)
 
 
 def list_trials(settings: Settings) -> list[Trial]:
@@ -158,7 +161,8 @@ def _paint(settings: Settings, trial: Trial) -> Image:
     if variant in GATYS:
         objective = gatys.make_objective(extractor, content, painting, factor=GATYS[variant])
     else:
-        objective = Style().of(extractor, content, painting)
+        weights = _PRINTED_WEIGHTS if variant == PRINTED else {}
+        objective = Style(**weights).of(extractor, content, painting)
     return minimize(objective, content, num_steps=settings.num_steps).image
 
 
@@ -179,25 +183,19 @@ def measure(settings: Settings, trial: Trial) -> Record:
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
-    """Draws the panel and writes the table of means over pairs."""
+    """Draws a panel of each photograph and writes the table of means over pairs."""
     variants = list_values_of(records, "variant")
-    pairs = [
-        (content, painting)
-        for content in load_pictures(settings, "content_image")
-        for painting in load_pictures(settings, "style_image")
-    ]
-    pictures = []
-    for content, painting in pairs:
-        found = [
-            find_record(records, content=content, style=painting, variant=variant)
-            for variant in variants
-        ]
-        sources = _load(settings, {"content": content, "style": painting})
-        pictures.append([*sources, *(load_result(folder, record) for record in found)])
-    panel = render_grid(
-        pictures, column_labels=["photograph", "painting", *variants], cell=settings.image_size
-    )
-    save_image(folder / "panel.jpg", panel)
+    paintings = load_pictures(settings, "style_image")
+    for content, photograph in load_pictures(settings, "content_image").items():
+        pictures = []
+        for painting, picture in paintings.items():
+            pair = {"content": content, "style": painting}
+            found = [find_record(records, **pair, variant=variant) for variant in variants]
+            made = (load_result(folder, record) for record in found)
+            pictures.append([photograph.image, picture.image, *made])
+        labels = ["photograph", "painting", *variants]
+        panel = render_grid(pictures, column_labels=labels, cell=settings.image_size)
+        save_image(folder / f"panel_{content}.jpg", panel)
     lines = []
     for variant in variants:
         own = filter_records(records, variant=variant)
@@ -211,27 +209,51 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
-    """What the records say; a pair of photograph and painting is a unit."""
+    """What the records say; units are photographs and paintings, crossed."""
+    del settings
     claims = []
-    for rival, measure in ((PAPER, "patches_5"), ("gatys ×300", "sliced")):
-        pairs = [
-            (ours[measure], theirs[measure])
-            for ours in filter_records(records, variant="filters")
-            for theirs in [find_record(records, **{**ours["trial"], "variant": rival})]
-            if theirs is not None and measure in ours and measure in theirs
-        ]
-        if pairs:
-            claims.append(
-                judge_units(
-                    f"Random filters come nearer to the painting than {rival}.",
-                    log_ratio(pairs),
-                    figure="painting_methods",
-                    measure=f"log({measure} of random filters / of {rival})",
-                    groups=("filters", rival),
-                    below=0.0,
+    rivals = [name for name in (PAPER, *GATYS) if filter_records(records, variant=name)]
+    for rival in rivals:
+        for measure in (name for name in STYLE_JUDGES if name in records[0]):
+            for nearness in (name for name in ("content", "edges") if name in records[0]):
+                table = _compare_at_equal_nearness(records, rival, measure, nearness)
+                claims.append(
+                    judge_estimate(
+                        f"At equal {nearness}, random filters come nearer to the painting than"
+                        f" {rival}.",
+                        bootstrap_crossed(table),
+                        figure="painting_methods",
+                        measure=f"log({measure} of random filters / of {rival})",
+                        groups=("filters", rival),
+                        below=0.0,
+                    )
                 )
-            )
     return claims
+
+
+def _compare_at_equal_nearness(
+    records: list[Record], rival: str, measure: str, nearness: str
+) -> np.ndarray:
+    """log(distance by random filters / by the rival), [photographs, paintings].
+
+    The distance of random filters is interpolated between strengths to the rival's nearness to the
+    photograph. At strength 0 it is the photograph's own, 1. A rival farther from the photograph
+    than all strengths is compared with the strongest, which is to the rival's advantage.
+    """
+    contents, paintings = (list_values_of(records, name) for name in ("content", "style"))
+    table = np.empty((len(contents), len(paintings)))
+    for place in np.ndindex(table.shape):
+        pair = {"content": contents[place[0]], "style": paintings[place[1]]}
+        points = [(0.0 if nearness == "content" else 1.0, 1.0)]
+        for variant in ("filters", *STRENGTHS):
+            found = find_record(records, **pair, variant=variant)
+            if found is not None:
+                points.append((found[nearness], found[measure]))
+        theirs = find_record(records, **pair, variant=rival)
+        places, distances = zip(*sorted(points), strict=True)
+        ours = np.exp(np.interp(theirs[nearness], places, np.log(distances)))
+        table[place] = np.log(ours / theirs[measure])
+    return table
 
 
 def main(argv: Sequence[str]) -> int:
