@@ -159,7 +159,7 @@ def test_a_style_keeps_its_colours_at_every_scale(tmp_path):
 def test_the_home_folder_is_found_and_inputs_are_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     photograph = tmp_path / "me.png"
-    Pillow.effect_noise((20, 16), 50).convert("RGB").save(photograph)
+    Pillow.effect_noise((32, 21), 50).convert("RGB").save(photograph)
     before = photograph.read_bytes()
     words = ["invert", "--image=~/me.png", "--layer=conv1_2", *SMALL]
     assert main([*words, "--out_dir=~/out"]) == 0
@@ -208,14 +208,22 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("texture --method=paper --texture_image=gravel --output_size=4x4", "4×4"),
         ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
         (
-            "invert --image=bridge --output_image={}/out.jpg --bits=16",
+            "invert --image=bridge --image_size=16 --layer=conv1_1"
+            " --output_image={}/out.jpg --bits=16",
             "out.jpg cannot hold 16 bits",
         ),
-        ("invert --image=bridge --bits=12", "8 or 16 bits a channel, not 12"),
-        ("invert --image=bridge --quality=0", "quality"),
-        ("invert --image=bridge --animation={}/a.png", "use .webp or .gif"),
         (
-            "invert --image=bridge --output_image={}/a.webp --animation={}/a.webp",
+            "invert --image=bridge --image_size=16 --layer=conv1_1 --bits=12",
+            "8 or 16 bits a channel, not 12",
+        ),
+        ("invert --image=bridge --image_size=16 --layer=conv1_1 --quality=0", "quality"),
+        (
+            "invert --image=bridge --image_size=16 --layer=conv1_1 --animation={}/a.png",
+            "use .webp or .gif",
+        ),
+        (
+            "invert --image=bridge --image_size=16 --layer=conv1_1"
+            " --output_image={}/a.webp --animation={}/a.webp",
             "both the picture and the animation",
         ),
         ("style --content_image=chelsea", "--style_image"),
@@ -320,7 +328,7 @@ def test_a_stopped_command_goes_on_to_the_same_picture(tmp_path, monkeypatch, ca
 
 
 def test_transparency_is_said_and_recorded(tmp_path, capsys):
-    Pillow.new("RGBA", (20, 16), (200, 10, 10, 90)).save(tmp_path / "glass.png")
+    Pillow.new("RGBA", (32, 21), (200, 10, 10, 90)).save(tmp_path / "glass.png")
     words = [*INVERT, f"--image={tmp_path / 'glass.png'}", f"--out_dir={tmp_path / 'out'}"]
     assert main(words) == 0
     assert "randviz invert: warning: " in capsys.readouterr().err
@@ -430,7 +438,7 @@ def test_a_selected_network_is_a_recipe_that_commands_take(tmp_path, capsys):
 
 
 def test_a_stopped_selection_goes_on_to_the_same_recipe(tmp_path, monkeypatch):
-    words = [*SELECT, "--num_candidates=2", "--last_layer=conv2_1"]
+    words = [*SELECT, "--num_candidates=2", "--last_layer=conv1_2"]
     assert main([*words, f"--out_dir={tmp_path / 'whole'}"]) == 0
     tried = select.select_layer
 

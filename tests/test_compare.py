@@ -125,10 +125,10 @@ def test_trained_weights_and_their_options_reach_the_picture(tmp_path, trained):
 
 
 def test_a_square_is_cut_from_the_middle(tmp_path):
-    assert main([*INVERT, "--square", f"--out_dir={tmp_path}"]) == 0
-    assert load_image(tmp_path / "out.png").shape == (24, 24, 3)
+    # The fully connected layers take nothing else.
     words = [*INVERT, "--layer=fc6", "--square", "--image_size=12", f"--out_dir={tmp_path}"]
     assert main(words) == 0
+    assert load_image(tmp_path / "out.png").shape == (12, 12, 3)
 
 
 def test_two_pictures_of_one_name_keep_two_names():

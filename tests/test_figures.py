@@ -63,13 +63,8 @@ def test_laptop_results_are_of_the_flag_file(name):
     assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
-# Others compile a program of their own each.
-QUICK = ("fig2_pools",)
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TRIALS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     wanted, measure = TRIALS[name]
     record = next(
@@ -83,7 +78,7 @@ def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     assert found[measure] == pytest.approx(record[measure], rel=TOLERANCE)
 
 
-@pytest.mark.slow
+# Of the results, the one that takes least to compute again; the others are slow.
 def test_the_first_point_of_a_curve_comes_out_again():
     settings = settings_of("fig4_convergence", "laptop")
     record = records_of("fig4_convergence")[0]
@@ -117,9 +112,18 @@ def test_figure_3_has_thirty_networks_of_each_kind():
 
 
 def test_all_runs_figures_writes_a_page_and_measures_nothing_twice(tmp_path, capsys):
+    # As the smoke scale's, with less of everything.
+    flags = {
+        "fig1_inversion": "--image=astronaut --layers=conv1_1",
+        "fig5_textures": "--texture_image=brick,gravel --layers=conv1_1,conv1_2",
+    }
+    (tmp_path / "smoke").mkdir()
+    for name, words in flags.items():
+        lines = [*words.split(), "--image_size=32", "--num_steps=3"]
+        (tmp_path / "smoke" / f"{name}.flags").write_text("\n".join(lines))
     words = [
         "--scale=smoke",
-        f"--flags_dir={FLAGS}",
+        f"--flags_dir={tmp_path}",
         "--figures=fig1_inversion,fig5_textures",
         f"--out_dir={tmp_path}/all",
     ]

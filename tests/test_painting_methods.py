@@ -10,12 +10,15 @@ import pytest
 import randviz as rv
 from randviz.experiments import gatys, painting_methods
 from randviz.host.images import load_image
+from randviz.tasks import painting as plans
 from randviz.tasks.style import STYLE_LAYERS
 
 SMALL = ["--image_size=32", "--content_image=columns", "--style_image=starry_night"]
 
 
-def test_variants_are_painted_judged_and_tabled(tmp_path):
+def test_variants_are_painted_judged_and_tabled(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "_FEWEST_STEPS", 3)
+    monkeypatch.setattr(plans, "_STEPS", 3)
     words = [*SMALL, "--variants=filters,one octave", f"--out_dir={tmp_path}"]
     assert painting_methods.main(words) == 0
     records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]

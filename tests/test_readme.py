@@ -9,10 +9,12 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 SMALLER = (
     (r"image_size=\d+", "image_size=24"),
     (r"num_steps=\d+", "num_steps=3"),
+    (r"_weights\(weights_key, rv.VGG19", "_weights(weights_key, rv.VGG19, last_layer='conv2_1'"),
+    (r'layer="pool4"', 'layer="pool1"'),
     (r"every=\d+", "every=2"),
-    (r"rv\.Style\(", "rv.Style(style_layers=('conv1_1', 'conv2_1'), "),
-    (r"sizes=\(.*?\)", "sizes=(12, 24)"),
-    (r"steps=\(.*?\)", "steps=(2, 2)"),
+    (r"rv\.Style\(", "rv.Style(content_layers='conv1_1', style_layers=('conv1_1', 'conv2_1'), "),
+    (r"sizes=\(.*?\)", "sizes=(24,)"),
+    (r"steps=\(.*?\)", "steps=(3,)"),
     (r"strength=0.6", "strength=0.6, num_steps=3"),
     (r"shape=\(64, 96\)", "shape=(20, 24), num_steps=3"),
 )

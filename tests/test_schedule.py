@@ -95,7 +95,7 @@ def test_each_scale_begins_where_the_one_before_ended(image):
     assert result.trace.loss.shape == (3,)
 
 
-@pytest.mark.parametrize("shape", [(15, 20), (7, 9), (12, 31)])
+@pytest.mark.parametrize("shape", [(15, 20), (7, 31)])
 def test_an_image_that_repeats_is_resized_as_its_repetition(image, shape):
     repeated = resize(jax.numpy.tile(image, (3, 3, 1)), (3 * shape[0], 3 * shape[1]))
     expected = repeated[shape[0] : -shape[0], shape[1] : -shape[1]]

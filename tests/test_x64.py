@@ -27,7 +27,7 @@ def descend():
     }
     for solver in ("jaxopt", "optax", "averaged_adam"):
         result = rv.invert(
-            jax.random.key(1), extractor, image, layer="conv2_1", num_steps=3, solver=solver
+            jax.random.key(1), extractor, image, layer="conv1_1", num_steps=3, solver=solver
         )
         found[solver] = result.image
     leaves, _ = jax.tree.flatten_with_path(found)
