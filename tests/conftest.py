@@ -3,7 +3,7 @@
 import os
 
 # Compiling is what most tests wait for. Without LLVM's optimisations, and with the older of XLA's
-# two ways to write loops, the suite takes half the time. The programs are the same up to rounding;
+# two ways to write loops, it takes about half the time (BUILD_NOTES.md). The programs are the same up to rounding;
 # slow tests run what users run. XLA refuses to start with a flag that it does not know: these are
 # jaxlib 0.10.2's.
 if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
