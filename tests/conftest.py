@@ -3,9 +3,9 @@
 import os
 
 # Compiling is what most tests wait for. Without LLVM's optimisations, and with the older of XLA's
-# two ways to write loops, it takes about half the time (BUILD_NOTES.md). The programs are the same up to rounding;
-# slow tests run what users run. XLA refuses to start with a flag that it does not know: these are
-# jaxlib 0.10.2's.
+# two ways to write loops, it takes about half the time (BUILD_NOTES.md). The programs are the same
+# up to rounding; slow tests run what users run. XLA refuses to start with a flag that it does not
+# know: these are jaxlib 0.10.2's.
 if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
