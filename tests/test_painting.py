@@ -305,6 +305,17 @@ def test_margins_are_cut_off_at_every_scale(shape):
         np.testing.assert_allclose(cropped[:2], np.multiply(shape, scale), atol=1)
 
 
+@pytest.mark.parametrize("shape", [None, (90, 50), (20, 64)])
+def test_a_long_and_narrow_texture_begins_where_filters_fit(shape):
+    image = np.random.default_rng(0).uniform(size=(32, 96, 3)).astype(np.float32)
+    for tileable in (False, True):
+        plan = painting.plan_texture(jax.random.key(0), image, shape=shape, tileable=tileable)
+        assert len(plan.schedule.sizes) > 1
+        objective = plan.descent.objective(plan.schedule.sizes[0] / max(plan.canvas))
+        evaluate = lambda objective, start: objective.at(0)(start)
+        assert jax.eval_shape(evaluate, objective, plan.start).shape == ()
+
+
 def test_steps_are_divided_as_the_method_has_them():
     image = np.zeros((192, 256, 3), np.float32)
     plans = [

@@ -7,6 +7,7 @@ sizes (BUILD_NOTES.md says how they were chosen).
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 _LEAST_MARGIN, _MARGIN_SHARE = 8, 0.05
 # An image that repeats needs no margin: it is continued by half a window of the coarsest octave.
 _WRAP = FILTERS.size * 2 ** (FILTERS.num_octaves - 1) // 2
+# Pixels that a filter of the coarsest octave sees, and one more, for sizes are rounded.
+_SMALLEST = (FILTERS.size + 1) * 2 ** (FILTERS.num_octaves - 1)
 # Steps at a scale: many where pixels are few, twice as many at the last.
 _STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.
@@ -160,7 +163,10 @@ def plan_texture(
     margin = 0 if tileable else _find_margin(shape)
     canvas = tuple(side + 2 * margin for side in shape)
     if schedule is None:
-        schedule = _plan(max(shape), _TEXTURE_MIN_SIZE, num_steps)
+        # Of a long and narrow one more pixels, or it would be smaller than a filter at first.
+        sides = (*shape, *image.shape[:2])
+        reaching = math.ceil(_SMALLEST * max(shape) / min(sides))
+        schedule = _plan(max(shape), max(_TEXTURE_MIN_SIZE, reaching), num_steps)
     schedule = _with_margins(schedule, shape, margin)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
