@@ -10,7 +10,6 @@ Example:
   python -m benchmarks.painting_speed --trained_weights=vgg19.h5 --out_dir=out/painting_speed
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -24,11 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_backends, to_batch
+from benchmarks.speed import find_difference
+from benchmarks.torch_reference import (
+    Enough,
+    Evaluate,
+    count_threads,
+    descend_in_torch,
+    make_backends,
+    to_batch,
+)
 from randviz.commands.trials import TRAINED, bind_network, choose_networks, load_pictures
 from randviz.experiments import gatys
 from randviz.experiments.figure import FigureSettings
-from randviz.experiments.painting_judges import STYLE_JUDGES, judge
+from randviz.experiments.painting_judges import STYLE_JUDGES, make_judge
 from randviz.host.charts import format_markdown
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.records import Record, Trial
@@ -85,7 +92,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
     if TRAINED not in choose_networks(settings):
         raise UserError("a trained VGG-19 is the judge; name its file with --trained_weights=.")
     trained = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
-    ask = lambda image: judge(image, content.image, painting.image, trained)
+    ask = make_judge(content.image, painting.image, trained)
     folder = prepare_folder(settings.out_dir)
     path = folder / f"{trial['method']}_{trial['size']}.png"
     if trial["method"] == "filters":
@@ -99,6 +106,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
     return {
         "threads": count_threads(),
         "torch_backend": name,
+        "difference": find_difference(objective, content.image, backends),
         "compile_failure": failure,
         "curve": [{"seconds": round(seconds, 2), **ask(image)} for seconds, image in snapshots],
     }
@@ -110,6 +118,7 @@ def _paint_by_filters(settings: Settings, path: pathlib.Path) -> Record:
         f"--content_image={settings.content_image[0]}",
         f"--style_image={settings.style_image[0]}",
         f"--image_size={settings.image_size}",
+        f"--square={str(settings.square).lower()}",
         f"--output_image={path}",
     ]
     found: Record = {}
@@ -141,39 +150,24 @@ def _find_fastest(backends: dict[str, Evaluate], image: Any) -> tuple[str, Evalu
     return name, backends[name]
 
 
-class _Enough(Exception):
-    """All evaluations were used."""
-
-
 def _descend(evaluate: Evaluate, content: Image, limit: int) -> list[tuple[float, np.ndarray]]:
-    """Descends from the photograph with PyTorch's L-BFGS; (seconds, image) now and then."""
-    image = to_batch(content).requires_grad_()
-    # Without a line search, the faster way to a loss (`speed`); one call, because each begins with
-    # an evaluation of its own, and no tolerance, which would end it early.
-    optimizer = load_torch().optim.LBFGS(
-        [image],
-        lr=1,
-        max_iter=10**6,
-        max_eval=10**6,
-        tolerance_grad=0,
-        tolerance_change=0,
-    )
+    """Descends from the photograph; (seconds, image) now and then."""
     snapshots: list[tuple[float, np.ndarray]] = []
     count, began = 0, time.perf_counter()
 
-    def closure():
+    def watch(image, _):
         nonlocal count
-        if count and (count % _EVERY == 0 or count == limit):
+        count += 1
+        if count % _EVERY == 0 or count == limit:
             picture = image.detach()[0].permute(1, 2, 0).numpy().copy()
             snapshots.append((time.perf_counter() - began, picture))
         if count == limit:
-            raise _Enough
-        loss, image.grad = evaluate(image)
-        count += 1
-        return loss
+            raise Enough
 
-    with contextlib.suppress(_Enough):
-        optimizer.step(closure)
+    # Without a line search the second step leads to 1e23 times the loss, and no further.
+    descend_in_torch(
+        evaluate, to_batch(content), watch=watch, num_steps=limit, line_search="strong_wolfe"
+    )
     return snapshots
 
 

@@ -32,7 +32,15 @@ import numpy as np
 import scipy.optimize
 
 from benchmarks import solvers
-from benchmarks.torch_reference import Evaluate, count_threads, load_torch, make_backends, to_batch
+from benchmarks.torch_reference import (
+    Enough,
+    Evaluate,
+    count_threads,
+    descend_in_torch,
+    load_torch,
+    make_backends,
+    to_batch,
+)
 from randviz.commands.inputs import SeedSettings
 from randviz.descent import descent
 from randviz.descent.lbfgs import MEMORY
@@ -229,10 +237,6 @@ def _measure_evaluation(settings: Settings, size: int) -> Record:
     }
 
 
-class _Enough(Exception):
-    """A descent has reached its target, or will not."""
-
-
 class _Watch:
     """Keeps time and best loss after each evaluation, and ends the descent when it is enough.
 
@@ -246,12 +250,12 @@ class _Watch:
         self.began = time.perf_counter()
 
     def note(self, loss: float) -> None:
-        """Raises _Enough at the target, at the limit, and for a loss that is not finite."""
+        """Raises Enough at the target, at the limit, and for a loss that is not finite."""
         best = min(loss, self.curve[-1][1]) if self.curve else loss
         if math.isfinite(loss):
             self.curve.append((time.perf_counter() - self.began, best))
         if not math.isfinite(loss) or best <= self.target or len(self.curve) >= self.limit:
-            raise _Enough
+            raise Enough
 
 
 def _descend_here(objective: Objective, start: Image, num_steps: int) -> _Watch:
@@ -261,7 +265,7 @@ def _descend_here(objective: Objective, start: Image, num_steps: int) -> _Watch:
     time.sleep(_PAUSE)
     watch = _Watch()
     state = descent.init(objective, start)
-    with contextlib.suppress(_Enough):
+    with contextlib.suppress(Enough):
         for step in range(0, num_steps, _CHUNK):
             count = min(_CHUNK, num_steps - step)
             state, trace = descent.advance(objective, state, num_steps=count)
@@ -278,29 +282,15 @@ def _descend_in_torch(
     target: float = -math.inf,
     limit: float = math.inf,
 ) -> _Watch:
-    image = start.clone().requires_grad_()
-    # With PyTorch's own memory, 100 steps. One call for all steps, because each call begins with an
-    # evaluation of its own; and no tolerance, because a descent that stops early would not reach
-    # the target.
-    optimizer = load_torch().optim.LBFGS(
-        [image],
-        lr=1,
-        max_iter=num_steps,
-        max_eval=10**6,
-        tolerance_grad=0,
-        tolerance_change=0,
-        line_search_fn=line_search,
-    )
     time.sleep(_PAUSE)
     watch = _Watch(target, limit)
-
-    def closure():
-        loss, image.grad = evaluate(image)
-        watch.note(float(loss))
-        return loss
-
-    with contextlib.suppress(_Enough):
-        optimizer.step(closure)
+    descend_in_torch(
+        evaluate,
+        start,
+        watch=lambda image, loss: watch.note(loss),
+        num_steps=num_steps,
+        line_search=line_search,
+    )
     return watch
 
 
@@ -315,7 +305,7 @@ def _descend_in_scipy(evaluate: Evaluate, start: Any, *, target: float, limit: i
         watch.note(float(loss))
         return float(loss), gradient.numpy().astype(np.float64).ravel()
 
-    with contextlib.suppress(_Enough):
+    with contextlib.suppress(Enough):
         scipy.optimize.minimize(
             fun,
             start.numpy().astype(np.float64).ravel(),

@@ -3,6 +3,7 @@
 PyTorch is imported where it is needed: it is large, and nothing else needs it.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -71,7 +72,9 @@ def make_reference(objective: Objective, *, channels_last: bool = False) -> Call
     offset = _to_tensor(offset.reshape(1, 3, 1, 1))
 
     def reference(image):
-        x = (255 * image - offset).contiguous(memory_format=layout)
+        x = 255 * image - offset
+        x = x if extractor.network.channel_order == "RGB" else x.flip(1)
+        x = x.contiguous(memory_format=layout)
         maps = _compute_features(torch, extractor, weights, x, {*contents, *grams})
         loss = 0
         for layer, (weight, target) in contents.items():
@@ -136,6 +139,50 @@ def _with_gradient(loss: Callable[[Any], Any]) -> Evaluate:
         return value.detach(), gradient.contiguous()
 
     return evaluate
+
+
+class Enough(Exception):
+    """A descent has got as far as was wanted."""
+
+
+def descend_in_torch(
+    evaluate: Evaluate,
+    start: Any,
+    *,
+    watch: Callable[[Any, float], None],
+    num_steps: int,
+    line_search: str | None = None,
+) -> None:
+    """Descends with PyTorch's L-BFGS, until the watch raises `Enough` or the steps are used up.
+
+    Args:
+      evaluate: image → loss, gradient.
+      start: [1, 3, H, W].
+      watch: called after each evaluation with the image and its loss.
+      num_steps: at most.
+      line_search: None, or "strong_wolfe".
+    """
+    image = start.clone().requires_grad_()
+    # With PyTorch's own memory, 100 steps. One call for all steps, because each call begins with an
+    # evaluation of its own; and no tolerance, because a descent that stops early would not reach
+    # the target.
+    optimizer = load_torch().optim.LBFGS(
+        [image],
+        lr=1,
+        max_iter=num_steps,
+        max_eval=10**6,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn=line_search,
+    )
+
+    def closure():
+        loss, image.grad = evaluate(image)
+        watch(image, float(loss))
+        return loss
+
+    with contextlib.suppress(Enough):
+        optimizer.step(closure)
 
 
 def make_backends(objective: Objective, start: Any) -> tuple[dict[str, Evaluate], str | None]:

@@ -1,5 +1,6 @@
 """The comparison with PyTorch: the same functions on both sides, and ratios read from rows."""
 
+import dataclasses
 import json
 import sys
 
@@ -106,6 +107,9 @@ def objectives(tiny, params, image, other_image):
     layers, network = ("conv1_1", "conv2_1"), tiny.bind(params)
     return {
         "inversion": Inversion(layer="conv2_1", tv_weight=0.3).of(network, image),
+        "blue first": Inversion(layer="conv2_1").of(
+            dataclasses.replace(tiny, channel_order="BGR").bind(params), image
+        ),
         "texture": Texture(layers=layers).of(network, image),
         "style": Style(content_layers=("conv1_2",), style_layers=layers).of(
             network, image, other_image
@@ -113,7 +117,7 @@ def objectives(tiny, params, image, other_image):
     }
 
 
-@pytest.mark.parametrize("problem", ["inversion", "texture", "style"])
+@pytest.mark.parametrize("problem", ["inversion", "blue first", "texture", "style"])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_reference_is_the_same_function(objectives, other_image, problem, channels_last):
     torch = pytest.importorskip("torch")

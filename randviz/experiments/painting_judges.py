@@ -5,9 +5,9 @@ that are not matched, by features of a trained network, by edges.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import skimage.metrics
 
@@ -27,34 +27,38 @@ JUDGES = (*STYLE_JUDGES, "content", "edges")
 _DIRECTIONS, _QUANTILES = 64, 512
 
 
-def judge(
-    image: Image, content: Image, painting: Image, trained: Extractor | None = None
-) -> dict[str, float]:
-    """Asks all judges.
+def make_judge(
+    content: Image, painting: Image, trained: Extractor | None = None
+) -> Callable[[Image], dict[str, float]]:
+    """Makes what asks all judges; what they say of the two pictures themselves is computed once.
 
     Args:
-      image: [H, W, 3], what was made; clipped to [0, 1] here.
       content: [H, W, 3], the photograph.
       painting: [h, w, 3].
       trained: a trained VGG-19; None asks the others only.
 
     Returns:
-      {judge: value}. "patches_5" and so on, "gram" and "sliced": the distance to the painting over
-      the photograph's own, 1 for the photograph and 0 for the painting. "content": how far the
-      features at conv4_2 are from the photograph's, 0 for the photograph. "edges": structural
-      similarity of edge strengths, 1 for the photograph.
+      A function of what was made, [H, W, 3], clipped to [0, 1] there → {judge: value}. "patches_5"
+      and so on, "gram" and "sliced": the distance to the painting over the photograph's own, 1 for
+      the photograph and 0 for the painting. "content": how far the features at conv4_2 are from the
+      photograph's, 0 for the photograph. "edges": structural similarity of edge strengths, 1 for
+      the photograph.
     """
-    image = np.clip(np.asarray(image, np.float32), 0, 1)
-    found = {
-        f"patches_{side}": measure_patch_distance(image, painting, side=side, levels=1)
-        / measure_patch_distance(content, painting, side=side, levels=1)
-        for side in PATCH_SIDES
-    }
-    edges = [measure_edges(x) for x in (image, content)]
-    found["edges"] = float(skimage.metrics.structural_similarity(*edges, data_range=0.5))
-    if trained is not None:
-        found |= _ask_network(trained, image, content, painting)
-    return found
+    measure_patches = lambda image: np.array(
+        [measure_patch_distance(image, painting, side=side, levels=1) for side in PATCH_SIDES]
+    )
+    names = [f"patches_{side}" for side in PATCH_SIDES]
+    own_patches, own_edges = measure_patches(content), measure_edges(content)
+    ask_network = None if trained is None else _make_network_judge(trained, content, painting)
+
+    def judge(image: Image) -> dict[str, float]:
+        image = np.clip(np.asarray(image, np.float32), 0, 1)
+        found = dict(zip(names, (measure_patches(image) / own_patches).tolist(), strict=True))
+        similarity = skimage.metrics.structural_similarity
+        found["edges"] = float(similarity(measure_edges(image), own_edges, data_range=0.5))
+        return found if ask_network is None else found | ask_network(image)
+
+    return judge
 
 
 @functools.partial(jax.jit, static_argnames="layers")
@@ -62,28 +66,43 @@ def _extract(extractor: Extractor, image: Image, layers: tuple[str, ...]) -> dic
     return extractor(image, layers)
 
 
-def _ask_network(
-    extractor: Extractor, image: Image, content: Image, painting: Image
-) -> dict[str, float]:
+def _make_network_judge(
+    extractor: Extractor, content: Image, painting: Image
+) -> Callable[[Image], dict[str, float]]:
     """Distances in a network's features: Gram matrices, and quantiles along random directions."""
     layers = (*STYLE_LAYERS, CONTENT_LAYER)
-    found, near, far = (_extract(extractor, x, layers) for x in (image, content, painting))
-    directions = np.random.default_rng(0)
     places = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    gram, sliced = [], []
-    for layer in STYLE_LAYERS:
-        grams = [mean_gram(maps[layer]) for maps in (found, near, far)]
-        gram.append(jnp.linalg.norm(grams[0] - grams[2]) / jnp.linalg.norm(grams[1] - grams[2]))
-        drawn = directions.normal(size=(found[layer].shape[-1], _DIRECTIONS)).astype(np.float32)
-        quantiles = [
-            np.quantile(np.asarray(maps[layer]).reshape(-1, drawn.shape[0]) @ drawn, places, 0)
-            for maps in (found, near, far)
+
+    def summarize(image):
+        """The Gram matrix and the quantiles of each layer, and the features of the content's."""
+        maps = _extract(extractor, image, layers)
+        rng = np.random.default_rng(0)
+        grams, quantiles = [], []
+        for layer in STYLE_LAYERS:
+            columns = np.asarray(maps[layer]).reshape(-1, maps[layer].shape[-1])
+            directions = rng.normal(size=(columns.shape[1], _DIRECTIONS)).astype(np.float32)
+            grams.append(np.asarray(mean_gram(maps[layer])))
+            quantiles.append(np.quantile(columns @ directions, places, axis=0))
+        return grams, quantiles, np.asarray(maps[CONTENT_LAYER])
+
+    near_grams, near_quantiles, near = summarize(content)
+    far_grams, far_quantiles, _ = summarize(painting)
+
+    def compare(found, own, wanted, distance):
+        """The geometric mean over layers of the distance over the photograph's own."""
+        ratios = [
+            distance(x - z) / distance(y - z) for x, y, z in zip(found, own, wanted, strict=True)
         ]
-        own, before = (np.mean(np.abs(x - quantiles[2])) for x in quantiles[:2])
-        sliced.append(own / before)
-    change = jnp.linalg.norm(found[CONTENT_LAYER] - near[CONTENT_LAYER])
-    return {
-        "gram": float(np.exp(np.mean(np.log(gram)))),
-        "sliced": float(np.exp(np.mean(np.log(sliced)))),
-        "content": float(change / jnp.linalg.norm(near[CONTENT_LAYER])),
-    }
+        return float(np.exp(np.mean(np.log(ratios))))
+
+    def judge(image):
+        grams, quantiles, features = summarize(image)
+        return {
+            "gram": compare(grams, near_grams, far_grams, np.linalg.norm),
+            "sliced": compare(
+                quantiles, near_quantiles, far_quantiles, lambda x: np.mean(np.abs(x))
+            ),
+            "content": float(np.linalg.norm(features - near) / np.linalg.norm(near)),
+        }
+
+    return judge

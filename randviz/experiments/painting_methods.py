@@ -39,8 +39,7 @@ from randviz.descent.descent import minimize
 from randviz.experiments import gatys
 from randviz.experiments.claims import Claim, bootstrap_crossed, judge_estimate
 from randviz.experiments.figure import FigureSettings
-from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES
-from randviz.experiments.painting_judges import judge as judge_painting
+from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES, make_judge
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
@@ -179,7 +178,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
     if TRAINED in choose_networks(settings):
         trained = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
         record |= identify_weights(settings, TRAINED)
-    return record | judge_painting(image, content, painting, trained)
+    return record | make_judge(content, painting, trained)(image)
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
