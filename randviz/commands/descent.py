@@ -448,6 +448,7 @@ def run_task(task: Task) -> None:
     last = stages[-1].make_objective()
     stages[-1] = stages[-1]._replace(make_objective=lambda: last)
     layer_weights = {}
+    # Without weighting all are 1; to draw a redrawn objective only to say so would take seconds.
     if task.descent.task.weighting != "none":
         layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
     folder = runs.prepare_folder(settings.out_dir)

@@ -60,9 +60,7 @@ class FilterPyramid(Extractor):
         super().check_image(shape, layer)
         if layer == IMAGE_LAYER:
             return
-        octave = self.layer_names.index(layer)
-        # The shift may take all but one pixel of a block.
-        smallest = (self.kernels.shape[1] + 1) * 2 ** (octave - 1) - 1
+        smallest = smallest_side(self.kernels.shape[1], self.layer_names.index(layer))
         if min(shape[:2]) < smallest:
             raise UserError(
                 f"an image of {shape[1]}×{shape[0]} pixels is smaller than a filter of {layer},"
@@ -111,15 +109,20 @@ class FilterPyramid(Extractor):
             return 1
         self.check_image(shape, layer)
         height, width, channels = self.feature_shape(shape, layer)
-        num_bands = min(height, -(-height * width * channels // self.most_features))
-        num_devices = 1 if self.mesh is None else self.mesh.size
-        return -(-num_bands // num_devices) * num_devices
+        num_bands = -(-height * width * channels // self.most_features)
+        return min(height, max(num_bands, self._num_devices))
+
+    @property
+    def _num_devices(self) -> int:
+        return 1 if self.mesh is None else self.mesh.size
 
     def _accumulate(self, image, layer, statistic, mask, num_bands):
         reduced, kernel = self._reduce(image, layer), self._kernel(layer)
         size = kernel.shape[0]
         height, width = reduced.shape[0] - size + 1, reduced.shape[1] - size + 1
         rows = -(-height // num_bands)
+        # As many for each device; those beyond the last row count nothing.
+        num_bands = -(-height // (rows * self._num_devices)) * self._num_devices
         mask = jnp.ones((height, width), reduced.dtype) if mask is None else mask
 
         @jax.checkpoint
@@ -158,6 +161,17 @@ class FilterPyramid(Extractor):
     def _reduce(self, image: Image, layer: str) -> Image:
         octave = self.layer_names.index(layer) - 1
         return _reduce(image, 2**octave, self.shifts[octave])
+
+
+def smallest_side(size: int, octave: int) -> int:
+    """How many pixels high and wide an image is at least, for an octave to have a patch.
+
+    Args:
+      size: s, of the filters' window.
+      octave: from 1.
+    """
+    # The shift may take all but one pixel of a block.
+    return (size + 1) * 2 ** (octave - 1) - 1
 
 
 def _reduce(image: Array, factor: int, shift: Array) -> Array:

@@ -56,9 +56,8 @@ def make_terms(
     """
     once = extractor.for_one_evaluation()
     keys = [None] * len(layers) if key is None else split_key(key, len(layers))
-    shapes = jax.eval_shape(lambda image: once(image, layers), images[0])
     statistics = {
-        layer: _draw(statistic, layer_key, once, images, layer, shapes[layer].shape[-1])
+        layer: _draw(statistic, layer_key, once, images, layer)
         for layer, layer_key in zip(layers, keys, strict=True)
     }
     weights: Mapping[str, Array] = {layer: jnp.float32(1) for layer in layers}
@@ -95,9 +94,11 @@ def _draw(
     extractor: Extractor,
     images: Sequence[Image],
     layer: str,
-    num_channels: int,
 ) -> Statistic:
     """Draws the random parts of a layer's statistic."""
+    if not statistic.is_random:
+        return statistic
+    num_channels = extractor.feature_shape(images[0].shape, layer)[2]
     count = statistic.count_samples(num_channels)
     # By default in JAX; the other setting would draw other numbers from the same key.
     with jax.threefry_partitionable(True):

@@ -19,7 +19,7 @@ from randviz.descent.adam import Adam
 from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
 from randviz.descent.solver import Result
 from randviz.networks.extractor import IMAGE_LAYER
-from randviz.networks.filter_pyramid import RandomPyramid
+from randviz.networks.filter_pyramid import RandomPyramid, smallest_side
 from randviz.networks.gaussian import as_key, split_key
 from randviz.objectives.statistics.random_features import ThresholdMeans
 from randviz.tasks.style import Style, as_list, as_mask, match_colors
@@ -45,8 +45,8 @@ _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 _LEAST_MARGIN, _MARGIN_SHARE = 8, 0.05
 # An image that repeats needs no margin: it is continued by half a window of the coarsest octave.
 _WRAP = FILTERS.size * 2 ** (FILTERS.num_octaves - 1) // 2
-# Pixels that a filter of the coarsest octave sees, and one more, for sizes are rounded.
-_SMALLEST = (FILTERS.size + 1) * 2 ** (FILTERS.num_octaves - 1)
+# A side of the smallest image with a patch on every octave, and a pixel more: sizes are rounded.
+_SMALLEST = smallest_side(FILTERS.size, FILTERS.num_octaves) + 1
 # Steps at a scale: many where pixels are few, twice as many at the last.
 _STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.

@@ -47,6 +47,11 @@ class Statistic:
         """The degree of homogeneity of the distance in the features; None if it has none."""
         return None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether `sample` draws anything."""
+        return False
+
     def count_samples(self, num_channels: int) -> int:
         """How many positions `sample` looks at.
 

@@ -34,6 +34,7 @@ class CosineMeans(Statistic):
     """
 
     is_additive = True
+    is_random = True
 
     num_features: int = struct.field(pytree_node=False, default=4)
     lowest: float = struct.field(pytree_node=False, default=2.0)
@@ -76,6 +77,7 @@ class ThresholdMeans(Statistic):
     """
 
     is_additive = True
+    is_random = True
 
     shape: str = struct.field(pytree_node=False, default="clipped")
     num_features: int = struct.field(pytree_node=False, default=4)

@@ -35,9 +35,14 @@ class SlicedWasserstein(Statistic):
         """See `Statistic.degree`."""
         return 2 if self.distance == "squared" else 1
 
+    @property
+    def is_random(self) -> bool:
+        """See `Statistic.is_random`."""
+        return bool(self.num_directions)
+
     def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """See `Statistic.sample`; draws directions, uniform on the sphere."""
-        if not self.num_directions:
+        if not self.is_random:
             return self
         shape = (num_channels, self.num_directions)
         directions = jax.random.normal(require_key(key, self), shape, jnp.float32)
