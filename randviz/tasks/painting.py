@@ -1,9 +1,9 @@
 """Painting and texture by random filters: the method beyond the paper, and its constants.
 
 The paper's network is cut down to one layer and drawn anew at each step: random filters on two
-octaves, whose responses are compared by the means of clipped linear features. What descends is the
-expectation over all such networks, from coarse to fine. The same constants serve all pictures and
-sizes (BUILD_NOTES.md says how they were chosen).
+octaves, whose responses are compared by the means of clipped linear features; of cosines where a
+texture grows out of noise. What descends is the expectation over all such networks, from coarse to
+fine. The same constants serve all pictures and sizes (BUILD_NOTES.md says how they were chosen).
 """
 
 import itertools
@@ -21,7 +21,7 @@ from randviz.descent.solver import Result
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid, smallest_side
 from randviz.networks.gaussian import as_key, split_key
-from randviz.objectives.statistics.random_features import ThresholdMeans
+from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
 from randviz.tasks.style import Style, as_list, as_mask, match_colors
 from randviz.tasks.task import Descent, run
 from randviz.tasks.texture import Texture
@@ -31,6 +31,8 @@ FILTERS = RandomPyramid()
 LAYERS = ("octave1", "octave2")
 # Where a response is far from all of the painting's, only a wide function has a slope.
 STATISTIC = ThresholdMeans("absolute", num_features=4, widest=3.0)
+# From noise clipped functions leave the lines of bricks in pieces; cosines take twice their time.
+TEXTURE_STATISTIC = CosineMeans("absolute", num_features=4, lowest=1.0, highest=75.0)
 SOLVER = Adam(final_rate=0.0, average=0.9, momentum=0.8)
 STRENGTH = 0.5
 NOISE_STD = 0.1
@@ -43,12 +45,13 @@ _CONTENT_WEIGHT, _CONTENT_DECAY = 1.5, 1.5
 # a margin on each side, which is cut off at the end: at least so many pixels, and such a share of
 # the longest side, because coarse scales have a margin in proportion.
 _LEAST_MARGIN, _MARGIN_SHARE = 8, 0.05
-# An image that repeats needs no margin: it is continued by half a window of the coarsest octave.
+# A texture has no edges while it descends: it is continued periodically by half a window of the
+# coarsest octave. A margin is cut off, unless the result is to repeat.
 _WRAP = FILTERS.size * 2 ** (FILTERS.num_octaves - 1) // 2
 # A side of the smallest image with a patch on every octave, and a pixel more: sizes are rounded.
 _SMALLEST = smallest_side(FILTERS.size, FILTERS.num_octaves) + 1
 # Steps at a scale: many where pixels are few, twice as many at the last.
-_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 20, 181
+_STEPS, _TEXTURE_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 200, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.
 _TEXTURE_MIN_SIZE, _MIN_SIZE = 24, 128
 
@@ -128,7 +131,7 @@ def plan_painting(
     if masks is not None:
         images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
     if schedule is None:
-        schedule = _plan(max(content.shape), round(_MIN_SIZE / 2**strength), num_steps)
+        schedule = _plan(max(content.shape), round(_MIN_SIZE / 2**strength), _STEPS, num_steps)
     style = Style(
         # Only the ratio of the two counts for Adam; at strength 0 the photograph stays.
         content_weight=2 * _CONTENT_WEIGHT * (1 - strength) ** 2,
@@ -166,15 +169,15 @@ def plan_texture(
         # Of a long and narrow one more pixels, or it would be smaller than a filter at first.
         sides = (*shape, *image.shape[:2])
         reaching = math.ceil(_SMALLEST * max(shape) / min(sides))
-        schedule = _plan(max(shape), max(_TEXTURE_MIN_SIZE, reaching), num_steps)
+        min_size = max(_TEXTURE_MIN_SIZE, reaching)
+        schedule = _plan(max(shape), min_size, _TEXTURE_STEPS, num_steps)
     schedule = _with_margins(schedule, shape, margin)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
-    wrap = _WRAP if tileable else 0
-    task = Texture(LAYERS, STATISTIC, shape=canvas, weighting="none", wrap=wrap)
+    task = Texture(LAYERS, TEXTURE_STATISTIC, shape=canvas, weighting="none", wrap=_WRAP)
     source = FILTERS.replace(mesh=mesh)
-    descent = Descent(task, source, (image,), draw_key, True, SOLVER, periodic=tileable)
+    descent = Descent(task, source, (image,), draw_key, True, SOLVER, periodic=True)
     return Plan(descent, start, canvas, shape, schedule)
 
 
@@ -209,10 +212,10 @@ def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Sc
     return Schedule(tuple(sizes)[1:], schedule.steps)
 
 
-def _plan(longest: int, min_size: int, num_steps: int | None) -> Schedule:
+def _plan(longest: int, min_size: int, most: int, num_steps: int | None) -> Schedule:
     """Sizes up to the longest side, and the method's steps, or as many, in proportion."""
     sizes = plan_schedule(longest, 1, min_size=min(min_size, longest)).sizes
-    steps = [max(_FEWEST_STEPS, round(_STEPS * min(1, _REFERENCE_SIZE / size))) for size in sizes]
+    steps = [max(_FEWEST_STEPS, round(most * min(1, _REFERENCE_SIZE / size))) for size in sizes]
     steps[-1] *= 2
     if num_steps is not None:
         steps = share_steps(num_steps, steps)
