@@ -305,15 +305,34 @@ def test_margins_are_cut_off_at_every_scale(shape):
         np.testing.assert_allclose(cropped[:2], np.multiply(shape, scale), atol=1)
 
 
-@pytest.mark.parametrize("shape", [None, (90, 50), (20, 64)])
-def test_a_long_and_narrow_texture_begins_where_filters_fit(shape):
-    image = np.random.default_rng(0).uniform(size=(32, 96, 3)).astype(np.float32)
-    for tileable in (False, True):
-        plan = painting.plan_texture(jax.random.key(0), image, shape=shape, tileable=tileable)
-        assert len(plan.schedule.sizes) > 1
+@pytest.mark.parametrize(
+    ("shape", "other"), [((32, 96), (32, 96)), ((90, 50), (32, 96)), ((18, 128), (64, 128))]
+)
+def test_long_and_narrow_pictures_begin_where_filters_fit(shape, other):
+    key = jax.random.key(0)
+    narrow, wide = (np.zeros((*one, 3), np.float32) for one in (shape, other))
+    plans = [
+        painting.plan_texture(key, wide, shape=shape),
+        painting.plan_texture(key, wide, shape=shape, tileable=True),
+        painting.plan_painting(key, narrow, [wide]),
+        painting.plan_painting(key, wide, [narrow]),
+    ]
+    for plan in plans:
         objective = plan.descent.objective(plan.schedule.sizes[0] / max(plan.canvas))
+        start = jnp.zeros((*plan.schedule.shapes(plan.canvas)[0], 3))
         evaluate = lambda objective, start: objective.at(0)(start)
-        assert jax.eval_shape(evaluate, objective, plan.start).shape == ()
+        assert jax.eval_shape(evaluate, objective, start).shape == ()
+    assert len(plans[0].schedule.sizes) > 1
+
+
+def test_a_painting_smaller_than_a_filter_is_refused():
+    small, wide = (np.zeros((side, 40, 3), np.float32) for side in (14, 30))
+    for make in (
+        lambda: rv.paint_texture(jax.random.key(0), small, num_steps=1),
+        lambda: rv.paint(jax.random.key(0), wide, small, num_steps=1),
+    ):
+        with pytest.raises(UserError, match="is smaller than a filter of octave2, 15×15"):
+            make()
 
 
 def test_steps_are_divided_as_the_method_has_them():

@@ -80,6 +80,7 @@ class FilterPyramid(Extractor):
         """See `Extractor.sample_features`; nothing but these patches is looked at."""
         if layer == IMAGE_LAYER:
             return super().sample_features(key, image, layer, count)
+        self.check_image(image.shape, layer)
         reduced, kernel = self._reduce(image, layer), self._kernel(layer)
         size = kernel.shape[0]
         limits = [side - size + 1 for side in reduced.shape[:2]]

@@ -131,7 +131,8 @@ def plan_painting(
     if masks is not None:
         images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
     if schedule is None:
-        schedule = _plan(max(content.shape), round(_MIN_SIZE / 2**strength), _STEPS, num_steps)
+        shapes = [image.shape for image in (content, *styles)]
+        schedule = _plan(shapes, round(_MIN_SIZE / 2**strength), _STEPS, num_steps)
     style = Style(
         # Only the ratio of the two counts for Adam; at strength 0 the photograph stays.
         content_weight=2 * _CONTENT_WEIGHT * (1 - strength) ** 2,
@@ -166,11 +167,8 @@ def plan_texture(
     margin = 0 if tileable else _find_margin(shape)
     canvas = tuple(side + 2 * margin for side in shape)
     if schedule is None:
-        # Of a long and narrow one more pixels, or it would be smaller than a filter at first.
-        sides = (*shape, *image.shape[:2])
-        reaching = math.ceil(_SMALLEST * max(shape) / min(sides))
-        min_size = max(_TEXTURE_MIN_SIZE, reaching)
-        schedule = _plan(max(shape), min_size, _TEXTURE_STEPS, num_steps)
+        shapes = [shape, image.shape]
+        schedule = _plan(shapes, _TEXTURE_MIN_SIZE, _TEXTURE_STEPS, num_steps)
     schedule = _with_margins(schedule, shape, margin)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
@@ -212,9 +210,17 @@ def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Sc
     return Schedule(tuple(sizes)[1:], schedule.steps)
 
 
-def _plan(longest: int, min_size: int, most: int, num_steps: int | None) -> Schedule:
-    """Sizes up to the longest side, and the method's steps, or as many, in proportion."""
-    sizes = plan_schedule(longest, 1, min_size=min(min_size, longest)).sizes
+def _plan(
+    shapes: Sequence[Sequence[int]], min_size: int, most: int, num_steps: int | None
+) -> Schedule:
+    """Sizes up to the first image's longest side; the method's steps, or as many in proportion.
+
+    Of long and narrow images the first size has more pixels: each must be larger than a filter.
+    """
+    longest = max(shapes[0])
+    reaching = math.ceil(_SMALLEST * longest / min(min(shape[:2]) for shape in shapes))
+    min_size = min(max(min_size, reaching), longest)
+    sizes = plan_schedule(longest, 1, min_size=min_size).sizes
     steps = [max(_FEWEST_STEPS, round(most * min(1, _REFERENCE_SIZE / size))) for size in sizes]
     steps[-1] *= 2
     if num_steps is not None:
