@@ -14,7 +14,7 @@ import randviz as rv
 from randviz.descent import descent
 from randviz.descent.schedule import minimize_coarse_to_fine
 from randviz.host import runs
-from randviz.host.progress import format_seconds
+from randviz.host.progress import Progress, format_seconds
 from randviz.types import UserError
 
 NUM_STEPS = 40
@@ -115,6 +115,21 @@ def test_progress_says_step_loss_pace_and_time_left(problem, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[2] for line in lines if "step" in line] == ["1/40", "20/40", "40/40"]
     assert all(word in lines[-1] for word in ("texture", "loss", "steps/s", "left"))
+
+
+def test_pace_leaves_compilation_out(monkeypatch, capsys):
+    clock = iter([10.0, 20.0, 100.0, 105.0])
+    monkeypatch.setattr("randviz.host.progress.time.monotonic", lambda: next(clock))
+    with Progress("style", 100, print_every=1) as progress:
+        progress.report(1)
+        progress.report(11)
+        progress.restart()
+        progress.report(12)
+        progress.report(22)
+    lines = [line.split("  ")[1:] for line in capsys.readouterr().err.splitlines()]
+    assert [line[-2:] for line in lines] == [
+        [""], ["1.00 steps/s", "1:29 left"], [""], ["2.00 steps/s", "0:39 left"],
+    ]  # fmt: skip
 
 
 def test_time_left_is_written_as_a_clock():

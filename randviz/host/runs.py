@@ -205,6 +205,7 @@ def descend(
                 if step > end:
                     continue
                 objective = stage.make_objective()
+                progress.restart()
                 if state is None:
                     state = init(
                         _for_one_evaluation(objective),
