@@ -9,6 +9,7 @@ References:
   Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
 """
 
+import functools
 import math
 from typing import Self
 
@@ -49,10 +50,14 @@ class CosineMeans(Statistic):
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [2, C, F]."""
+        turns = self.frequencies / (2 * math.pi)
+        # Of sums with weights, products of matrices, XLA on a CPU takes half as long as of means,
+        # for each of which it computes both waves again.
+        mask = jnp.ones(features.shape[:2], features.dtype) if mask is None else mask
         # One frequency at a time: [h, w, C, F] at once would be F times the layer.
         means = [
-            (mean_over_positions(jnp.cos(phase), mask), mean_over_positions(jnp.sin(phase), mask))
-            for phase in (features * self.frequencies[:, i] for i in range(self.num_features))
+            [mean_over_positions(wave, mask) for wave in _waves(features * turns[:, i])]
+            for i in range(self.num_features)
         ]
         return jnp.stack([jnp.stack(part, -1) for part in zip(*means, strict=True)])
 
@@ -119,6 +124,28 @@ class ThresholdMeans(Statistic):
 
 
 _SHAPES = {"clipped": lambda x: jnp.clip(x, -1, 1), "relu": jax.nn.relu}
+
+
+def _waves(turns: Array) -> tuple[Array, Array]:
+    """Cosine and sine of 2π turns, by Taylor series of the half angle, to 1e-6.
+
+    XLA's own are hardly vectorised on a CPU: with their gradient they take 2.7 times as long.
+    """
+    half = math.pi * (turns - jnp.round(turns))
+    square = jnp.square(half)
+    cosine, sine = (
+        functools.reduce(lambda total, factor: total * square + factor, factors)
+        for factors in (_COSINE, _SINE)
+    )
+    sine *= half
+    return 1 - 2 * jnp.square(sine), 2 * sine * cosine
+
+
+# From the highest power down; the next would be below 1e-7 at a right angle.
+_COSINE, _SINE = (
+    [(-1) ** power / math.factorial(2 * power + odd) for power in reversed(range(7))]
+    for odd in (0, 1)
+)
 
 
 def _stratify(key: Key, shape: tuple[int, int]) -> Array:
