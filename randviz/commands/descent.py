@@ -250,24 +250,27 @@ def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
     return schedule
 
 
-def find_schedule(settings: DescentSettings, longest: int) -> Schedule | None:
-    """The scales that the settings ask for, or None if they leave them to the method.
+def find_plan_options(settings: DescentSettings, longest: int) -> dict[str, Any]:
+    """How random filters are to descend, as `plan_painting` and `plan_texture` take it.
 
     Args:
       settings: of the command.
       longest: longest side of the result, in pixels.
 
+    Returns:
+      Steps and schedule, None where the settings leave them to the method; and all devices, to
+      share the picture, None where there is only one.
+
     Raises:
       UserError: as `make_schedule`.
     """
     asked = (settings.min_size, settings.num_scales, settings.scale_sizes, settings.scale_steps)
-    return make_schedule(settings, longest) if any(asked) else None
-
-
-def find_mesh() -> Mesh | None:
-    """All devices, to share one picture; None where there is only one."""
     devices = jax.devices()
-    return Mesh(np.array(devices), ("bands",)) if len(devices) > 1 else None
+    return {
+        "num_steps": settings.num_steps or None,
+        "schedule": make_schedule(settings, longest) if any(asked) else None,
+        "mesh": Mesh(np.array(devices), ("bands",)) if len(devices) > 1 else None,
+    }
 
 
 def plan_task(

@@ -24,8 +24,7 @@ from randviz.commands.descent import (
     Task,
     check_method,
     describe_choice,
-    find_mesh,
-    find_schedule,
+    find_plan_options,
     make_schedule,
     make_source,
     make_start,
@@ -178,9 +177,7 @@ def _plan_filters(
         strength=settings.strength,
         style_blend_weights=shares,
         style_masks=masks,
-        num_steps=settings.num_steps or None,
-        schedule=find_schedule(settings, max(shape)),
-        mesh=find_mesh(),
+        **find_plan_options(settings, max(shape)),
     )
     if settings.init != "content":
         plan = plan._replace(start=start)

@@ -16,8 +16,7 @@ from randviz.commands.descent import (
     Task,
     check_method,
     describe_choice,
-    find_mesh,
-    find_schedule,
+    find_plan_options,
     make_schedule,
     make_source,
     make_start,
@@ -85,9 +84,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
         picture.image,
         shape=shape,
         tileable=settings.tileable,
-        num_steps=settings.num_steps or None,
-        schedule=find_schedule(settings, max(shape)),
-        mesh=find_mesh(),
+        **find_plan_options(settings, max(shape)),
     )
     extra = {}
     if settings.init == "image":

@@ -43,9 +43,9 @@ class Progress:
         """
         self.label, self.total, self.unit, self.print_every = label, total, unit, print_every
         self.work = work
-        self.first, self.began = done, 0.0
+        self.first = done
+        self.began: float | None = None  # when the pace began to be measured
         self.reported = 0.0  # when the last line was written; 0 before the first
-        self.is_timed = False
         self.console = rich.console.Console(file=sys.stderr, highlight=False, quiet=silent)
         self.bar = None
 
@@ -81,7 +81,7 @@ class Progress:
 
     def restart(self) -> None:
         """Measures the pace from the next report on, since something is compiled before it."""
-        self.is_timed = False
+        self.began = None
 
     def report(self, done: int, details: str = "") -> None:
         """Reports how much is done.
@@ -91,7 +91,7 @@ class Progress:
           details: what else there is to say.
         """
         now = time.monotonic()
-        if self.is_timed:
+        if self.began is not None:
             seconds = now - self.began
             pace = (done - self.first) / seconds
             share = self.work(done) - self.work(self.first)
@@ -99,7 +99,7 @@ class Progress:
             details += f"  {pace:.2f} {self.unit}s/s  {format_seconds(left)} left"
         else:
             # Counted from here: what came before was mostly compilation.
-            self.began, self.first, self.is_timed = now, done, True
+            self.began, self.first = now, done
         due = not self.reported or now - self.reported > _LOG_SECONDS
         if self.print_every:
             due = not self.reported or done % self.print_every == 0
