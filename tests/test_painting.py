@@ -208,6 +208,22 @@ def test_each_region_takes_on_its_own_paintings_colours(photograph, canvas):
         np.testing.assert_allclose(target[side], np.clip(expected, 0, 1), atol=1e-4)
 
 
+def test_where_no_painting_counts_the_photograph_keeps_its_colours(photograph, canvas):
+    left = np.zeros(photograph.shape[:2], np.float32)
+    left[:, :20] = 1
+    plan = painting.plan_painting(jax.random.key(0), photograph, [canvas], style_masks=[left])
+    target = plan.crop(plan.descent.images[0])
+    np.testing.assert_allclose(target[:, 20:], photograph[:, 20:], atol=1e-6)
+    assert np.abs(target[:, :20] - photograph[:, :20]).mean() > 0.02
+
+
+@pytest.mark.parametrize("name", ["style_blend_weights", "style_masks"])
+def test_as_many_weights_and_masks_as_paintings(photograph, canvas, name):
+    given = {"style_blend_weights": [1.0], "style_masks": [np.ones(photograph.shape[:2])]}
+    with pytest.raises(UserError, match="there are 2 style images and 1 "):
+        rv.paint(jax.random.key(0), photograph, [canvas, canvas], **{name: given[name]})
+
+
 def test_strength_leads_from_the_photograph_to_the_painting(photograph, canvas):
     paint = lambda strength: np.asarray(
         rv.paint(jax.random.key(0), photograph, canvas, strength=strength, schedule=ONE_SCALE).image

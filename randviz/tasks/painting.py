@@ -22,7 +22,7 @@ from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid, smallest_side
 from randviz.networks.gaussian import as_key, split_key
 from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
-from randviz.tasks.style import Style, as_list, as_mask, match_colors
+from randviz.tasks.style import Style, as_blend_weights, as_list, as_mask, match_colors
 from randviz.tasks.task import Descent, run
 from randviz.tasks.texture import Texture
 from randviz.types import Array, Image, Key, UserError, as_image
@@ -122,7 +122,8 @@ def plan_painting(
     masks = None
     if style_masks is not None:
         masks = [as_mask(mask, content.shape[:2]) for mask in style_masks]
-    shares = style_blend_weights if masks is None else masks
+    weights = as_blend_weights(style_blend_weights, masks, len(styles))
+    shares = [jnp.float32(weight) for weight in weights] if masks is None else masks
     amount = min(1.0, strength / STRENGTH)
     content = (1 - amount) * content + amount * _recolor(content, styles, shares)
     margin = _find_margin(content.shape)
@@ -180,17 +181,19 @@ def plan_texture(
 
 
 @jax.jit
-def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Any] | None) -> Image:
-    """The photograph in the paintings' colours, blended as the paintings are.
+def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Array]) -> Image:
+    """The photograph in the paintings' colours, blended as the paintings are, [] or [H, W] each.
 
     Otherwise it would hold on to colours that no painting has, and where it is brighter than all of
-    them the two come to terms in specks.
+    them the two come to terms in specks. Where no painting counts it keeps its own.
     """
-    shares = [1.0] * len(styles) if shares is None else [jnp.asarray(share) for share in shares]
-    shares = [share[..., None] if jnp.ndim(share) else share for share in shares]
-    matched = [match_colors(content, style) for style in styles]
-    blended = sum(share * image for share, image in zip(shares, matched, strict=True))
-    return jnp.clip(blended / sum(shares), 0.0, 1.0)
+    blended = sum(
+        share[..., None] * match_colors(content, style)
+        for share, style in zip(shares, styles, strict=True)
+    )
+    total = sum(shares)[..., None]
+    counts = total > 0
+    return jnp.where(counts, jnp.clip(blended / jnp.where(counts, total, 1.0), 0.0, 1.0), content)
 
 
 def _find_margin(shape: Sequence[int]) -> int:

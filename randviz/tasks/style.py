@@ -103,18 +103,7 @@ class Style:
         """
         check_weighting(self.weighting)
         styles = as_list(style_images)
-        weights = self.style_blend_weights
-        weights = [1.0] * len(styles) if weights is None else list(weights)
-        if not styles or len(weights) != len(styles):
-            raise UserError(
-                f"there are {len(styles)} style images and {len(weights)} blend weights; give at"
-                " least one image and one weight for each."
-            )
-        if style_masks is not None and len(style_masks) != len(styles):
-            raise UserError(
-                f"there are {len(styles)} style images and {len(style_masks)} masks; give one mask"
-                " for each."
-            )
+        weights = as_blend_weights(self.style_blend_weights, style_masks, len(styles))
         task = self.replace(
             content_layers=extractor.canonical_names(self.content_layers),
             style_layers=extractor.canonical_names(self.style_layers),
@@ -233,6 +222,35 @@ def transfer(
         solver=solver,
         schedule=schedule,
     )
+
+
+def as_blend_weights(
+    weights: Sequence[float] | Array | None, masks: Sequence[Array] | None, num_styles: int
+) -> list[float]:
+    """Takes weights as those of so many style images, and checks that there are as many masks.
+
+    Args:
+      weights: one for each style image; None for equal ones.
+      masks: one for each style image, or None.
+      num_styles: how many style images there are.
+
+    Returns:
+      [num_styles], as given; 1 each for None.
+
+    Raises:
+      UserError: if there is no style image, or another number of weights or masks.
+    """
+    weights = [1.0] * num_styles if weights is None else list(weights)
+    if not num_styles or len(weights) != num_styles:
+        raise UserError(
+            f"there are {num_styles} style images and {len(weights)} blend weights; give at"
+            " least one image and one weight for each."
+        )
+    if masks is not None and len(masks) != num_styles:
+        raise UserError(
+            f"there are {num_styles} style images and {len(masks)} masks; give one mask for each."
+        )
+    return weights
 
 
 def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
