@@ -177,7 +177,7 @@ def test_masks_that_are_none_are_refused(tiny, params, image, masks, said):
         make_style(tiny, params, image, [image], masks)
 
 
-@pytest.mark.parametrize(("count", "shares"), [(0, None), (2, (1.0,))])
+@pytest.mark.parametrize(("count", "shares"), [(0, None), (2, (1.0,)), (2, (0, 0)), (2, (3, -1))])
 def test_styles_and_blend_weights_must_match(tiny, params, image, count, shares):
     with pytest.raises(UserError, match="blend weight"):
         make_style(tiny, params, image, [image] * count, style_blend_weights=shares)

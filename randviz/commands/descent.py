@@ -436,14 +436,16 @@ def run_task(task: Task) -> None:
         )
     ]
     pixels = [math.prod(shape) for shape in shapes]
+    canvas = jax.ShapeDtypeStruct((*task.shape, 3), "float32")
     if check_resources(
         task.name,
         stages[-1].make_objective,
-        jax.ShapeDtypeStruct((*task.shape, 3), "float32"),
+        canvas,
         # Steps at the last size that take as long as all steps together.
         num_steps=round(float(np.dot(schedule.steps, pixels)) / pixels[-1]),
         dry_run=settings.dry_run,
         solver=solver,
+        shape=jax.eval_shape(task.finish, canvas).shape[:2],
     ):
         return
     if len(stages) > 1:

@@ -34,6 +34,7 @@ def check_resources(
     dry_run: bool,
     solver: Solver | str = "jaxopt",
     num_together: int = 1,
+    shape: tuple[int, int] | None = None,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only reports.
 
@@ -45,6 +46,7 @@ def check_resources(
       dry_run: whether the command only reports.
       solver: as in `descent.init`.
       num_together: how many descents share one program.
+      shape: (H, W) of the result, if a margin of what descends is cut off.
 
     Returns:
       Whether the command has reported, and ends here.
@@ -53,13 +55,14 @@ def check_resources(
       UserError: if the descent does not fit into memory.
     """
     estimate = estimate_descent(make_objective, start, num_together=num_together, solver=solver)
-    check_memory(estimate, start)
+    height, width = shape or start.shape[:2]
+    check_memory(estimate, max(height, width))
     if dry_run:
         began = time.monotonic()
         pace = measure_pace(make_objective(), start.shape, solver=solver)
         seconds = time.monotonic() - began + num_steps * pace
         print(
-            f"{name}: {start.shape[1]}×{start.shape[0]} pixels take about"
+            f"{name}: {width}×{height} pixels take about"
             f" {format_bytes(estimate.peak)} of memory at the peak ({format_bytes(estimate.free)}"
             f" are free) and about {format_seconds(seconds)} at {1 / pace:.2g} steps/s."
         )
@@ -143,8 +146,12 @@ def _read_free_memory() -> int:
     return free
 
 
-def check_memory(estimate: Estimate, start: Image | jax.ShapeDtypeStruct) -> None:
+def check_memory(estimate: Estimate, longest: int) -> None:
     """Refuses a descent that will not fit.
+
+    Args:
+      estimate: of the descent.
+      longest: longest side of its result, in pixels.
 
     Raises:
       UserError: naming what it needs, what is free, and the longest side that would fit.
@@ -156,7 +163,7 @@ def check_memory(estimate: Estimate, start: Image | jax.ShapeDtypeStruct) -> Non
         f" {format_bytes(estimate.free)} are free"
     )
     room = estimate.free - (estimate.more - estimate.growing)
-    side = int(max(start.shape[:2]) * max(room / estimate.growing, 0) ** 0.5)
+    side = int(longest * max(room / estimate.growing, 0) ** 0.5)
     if side < 16:
         raise UserError(f"{said}; no picture would fit, but a shallower layer may.")
     raise UserError(f"{said}; a picture with a longest side of {side} pixels would fit.")

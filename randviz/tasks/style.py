@@ -1,5 +1,6 @@
 """Painting one image's content in another's style (section 2, "Style transfer")."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -238,13 +239,20 @@ def as_blend_weights(
       [num_styles], as given; 1 each for None.
 
     Raises:
-      UserError: if there is no style image, or another number of weights or masks.
+      UserError: if there is no style image, or another number of weights or masks; if a weight is
+        negative, or none (where their values are known) is above 0.
     """
     weights = [1.0] * num_styles if weights is None else list(weights)
     if not num_styles or len(weights) != num_styles:
         raise UserError(
             f"there are {num_styles} style images and {len(weights)} blend weights; give at"
             " least one image and one weight for each."
+        )
+    known = not any(isinstance(weight, jax.core.Tracer) for weight in weights)
+    if known and not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        raise UserError(
+            f"the blend weights are {', '.join(f'{weight:g}' for weight in weights)}; give finite"
+            " numbers of at least 0, not all 0."
         )
     if masks is not None and len(masks) != num_styles:
         raise UserError(
