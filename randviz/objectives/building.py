@@ -112,7 +112,9 @@ def _draw(
                 for image_key, image in zip(keys, images, strict=True)
             ]
         )
-        chosen = jax.random.randint(choice_key, (count,), 0, len(images), jnp.int32)
+        chosen = 0
+        if len(images) > 1:
+            chosen = jax.random.randint(choice_key, (count,), 0, len(images), jnp.int32)
         samples = samples[chosen, jnp.arange(count)]
         return statistic.sample(statistic_key, num_channels, samples)
 
