@@ -1,13 +1,16 @@
 """Compares painting by random filters with Gatys' method in PyTorch: time to the same distance.
 
 Claim: random filters come as near to a painting as Gatys' method does, in a fraction of its time.
-Expect: table.md, records.jsonl, pictures, and as the last line a JSON object. Its seconds are those
-of the whole command with its programs compiled; the ratio, above 1 where random filters are faster,
-is the geometric mean over the judges of style. Half an hour on two cores at the default sizes,
-which nothing else may use meanwhile. PyTorch comes with `pip install 'randviz[bench]'`.
+Expect: table.md, records.jsonl, pictures, sizes.jpg, where those of all sizes are reduced to one,
+and as the last line a JSON object. Its seconds are those of the whole command with its programs
+compiled; the ratio, above 1 where random filters are faster, is the geometric mean over the judges
+of style. Half an hour on two cores at the default sizes, which nothing else may use meanwhile.
+PyTorch comes with `pip install 'randviz[bench]'`.
 
-Example:
+Examples:
   python -m benchmarks.painting_speed --trained_weights=vgg19.h5 --out_dir=out/painting_speed
+  python -m benchmarks.painting_speed --trained_weights=vgg19.h5 --content_image=large.jpg \\
+    --sizes=512,2048 --gatys_sizes=512   (whether a large picture reduced looks like a small one)
 """
 
 import dataclasses
@@ -33,10 +36,12 @@ from benchmarks.torch_reference import (
     to_batch,
 )
 from randviz.commands.trials import TRAINED, bind_network, choose_networks, load_pictures
+from randviz.descent.schedule import resize
 from randviz.experiments import gatys
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.painting_judges import STYLE_JUDGES, make_judge
 from randviz.host.charts import format_markdown
+from randviz.host.grids import render_grid
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.records import Record, Trial
 from randviz.host.runs import prepare_folder, write_record
@@ -47,6 +52,7 @@ from randviz.tasks.style import STYLE_LAYERS
 from randviz.types import Image, UserError
 
 _EVERY = 10  # evaluations between two of Gatys' pictures that are judged
+_FIRST_STEPS = 40  # of a first run, which compiles all programs; some at each of any scales
 _FACTOR = 300.0  # by how much the style counts more than with Gatys' constants; see `gatys`
 
 
@@ -62,6 +68,11 @@ class Settings(FigureSettings):
     )
     gatys_sizes: tuple[str, ...] = setting(
         ("256", "512"), "Those at which Gatys' method does too; some of --sizes."
+    )
+    judged_size: int = setting(
+        512,
+        "Larger pictures are reduced to this longest side before they are judged.",
+        lower_bound=32,
     )
     num_steps: int = setting(300, "Evaluations of Gatys' objective, at most.", lower_bound=1)
     out_dir: str = "out/painting_speed"
@@ -87,33 +98,48 @@ def list_trials(settings: Settings) -> list[Trial]:
 def measure(settings: Settings, trial: Trial) -> Record:
     """Makes one picture, on the clock, and judges it."""
     sized = dataclasses.replace(settings, image_size=trial["size"])
-    (content,) = load_pictures(sized, "content_image").values()
-    (painting,) = load_pictures(sized, "style_image").values()
+    judged = dataclasses.replace(settings, image_size=min(trial["size"], settings.judged_size))
     if TRAINED not in choose_networks(settings):
         raise UserError("a trained VGG-19 is the judge; name its file with --trained_weights=.")
     trained = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
-    ask = make_judge(content.image, painting.image, trained)
-    folder = prepare_folder(settings.out_dir)
-    path = folder / f"{trial['method']}_{trial['size']}.png"
+    pairs = [
+        [
+            next(iter(load_pictures(each, flag).values())).image
+            for flag in ("content_image", "style_image")
+        ]
+        for each in (sized, judged)
+    ]
+    judge = make_judge(*pairs[1], trained)
+    ask = lambda image: judge(resize(image, pairs[1][0].shape[:2]))
+    path = picture_path(prepare_folder(settings.out_dir), trial)
     if trial["method"] == "filters":
         metadata = _paint_by_filters(sized, path)
         return {"threads": count_threads(), **metadata, **ask(load_image(path))}
-    objective = gatys.make_objective(trained, content.image, painting.image, factor=_FACTOR)
-    backends, failure = make_backends(objective, to_batch(content.image))
-    name, evaluate = _find_fastest(backends, to_batch(content.image))
-    snapshots = _descend(evaluate, content.image, settings.num_steps)
+    content, painting = pairs[0]
+    objective = gatys.make_objective(trained, content, painting, factor=_FACTOR)
+    backends, failure = make_backends(objective, to_batch(content))
+    name, evaluate = _find_fastest(backends, to_batch(content))
+    snapshots = _descend(evaluate, content, settings.num_steps)
     save_image(path, np.clip(snapshots[-1][1], 0, 1))
     return {
         "threads": count_threads(),
         "torch_backend": name,
-        "difference": find_difference(objective, content.image, backends),
+        "difference": find_difference(objective, content, backends),
         "compile_failure": failure,
         "curve": [{"seconds": round(seconds, 2), **ask(image)} for seconds, image in snapshots],
     }
 
 
+def picture_path(folder: str | os.PathLike, trial: Trial) -> pathlib.Path:
+    """Where a trial's picture is kept."""
+    return pathlib.Path(folder, f"{trial['method']}_{trial['size']}.png")
+
+
 def _paint_by_filters(settings: Settings, path: pathlib.Path) -> Record:
-    """Runs the command twice with a compilation cache of its own, and measures both times."""
+    """Runs the command twice with a compilation cache of its own, and measures both times.
+
+    The first run compiles the programs and takes few steps.
+    """
     flags = [
         f"--content_image={settings.content_image[0]}",
         f"--style_image={settings.style_image[0]}",
@@ -125,9 +151,9 @@ def _paint_by_filters(settings: Settings, path: pathlib.Path) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "XDG_CACHE_HOME": folder}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would win over the empty cache
-        for which in ("cold", "warm"):
+        for which, steps in (("first", _FIRST_STEPS), ("warm", 0)):
             command = [sys.executable, "-m", "randviz", "style", *flags]
-            command.append(f"--out_dir={folder}/{which}")
+            command += [f"--num_steps={steps}", f"--out_dir={folder}/{which}"]
             began = time.perf_counter()
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
             # Of this process alone; `resource` has the largest of all children.
@@ -198,7 +224,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
     by_judge = {size: find_ratios(filters[size], rival) for size, rival in rivals.items()}
     return {
         "seconds": {str(size): record["warm_s"] for size, record in filters.items()},
-        "cold_seconds": {str(size): record["cold_s"] for size, record in filters.items()},
+        "first_seconds": {str(size): record["first_s"] for size, record in filters.items()},
         "ratio_to_gatys": {
             str(size): round(float(np.exp(np.mean(np.log(list(ratios.values()))))), 2)
             for size, ratios in by_judge.items()
@@ -210,8 +236,12 @@ def summarize(records: list[Record]) -> dict[str, Any]:
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
-    """Writes table and result, prints the table, and ends with the JSON line."""
-    del settings
+    """Writes table, panel and result, prints the table, and ends with the JSON line."""
+    painted = [record for record in records if record["trial"]["method"] == "filters"]
+    pictures = [load_image(picture_path(folder, record["trial"])) for record in painted]
+    labels = [f"{record['trial']['size']} px" for record in painted]
+    panel = render_grid([pictures], column_labels=labels, cell=settings.judged_size)
+    save_image(folder / "sizes.jpg", panel)
     result = summarize(records)
     columns = ("content", "edges", *STYLE_JUDGES)
     lines = []
