@@ -35,6 +35,19 @@ def test_an_unknown_variant_is_refused_in_a_sentence(tmp_path, capsys):
     assert "--variants names 'x'; it has filters," in capsys.readouterr().err
 
 
+def test_the_printed_constants_have_one_painting_for_each_photograph():
+    settings = painting_methods.Settings(
+        content_image=("columns", "bridge", "beach"),
+        style_image=("starry_night", "the_scream"),
+        variants=("filters", "paper as printed"),
+        image_size=32,
+    )
+    trials = painting_methods.list_trials(settings)
+    printed = [t["style"] for t in trials if t["variant"] == "paper as printed"]
+    assert printed == ["starry_night", "the_scream", "starry_night"]
+    assert len(trials) == 3 * 2 + 3
+
+
 def make_records(variant, content, distance):
     """One photograph and one painting; the judges of style agree."""
     trial = {"content": "a", "style": "b", "variant": variant}

@@ -127,18 +127,23 @@ VARIANTS = (*FILTER_VARIANTS, *STRENGTHS, PAPER, PRINTED, *GATYS)
 
 
 def list_trials(settings: Settings) -> list[Trial]:
-    """Each photograph in each style, by each variant."""
+    """Each photograph in each style, by each variant.
+
+    As the paper prints its constants, each photograph in one style: nothing of it is to be seen.
+    """
     wanted = settings.variants or VARIANTS
     unknown = [name for name in wanted if name not in VARIANTS]
     if unknown:
         raise UserError(f"--variants names {unknown[0]!r}; it has {', '.join(VARIANTS)}.")
     if TRAINED not in choose_networks(settings):
         wanted = [name for name in wanted if name not in GATYS]
+    paintings = list(load_pictures(settings, "style_image"))
     return [
         {"content": content, "style": painting, "variant": variant}
         for variant in wanted
-        for content in load_pictures(settings, "content_image")
-        for painting in load_pictures(settings, "style_image")
+        for row, content in enumerate(load_pictures(settings, "content_image"))
+        for column, painting in enumerate(paintings)
+        if variant != PRINTED or column == row % len(paintings)
     ]
 
 
@@ -190,7 +195,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         for painting, picture in paintings.items():
             pair = {"content": content, "style": painting}
             found = [find_record(records, **pair, variant=variant) for variant in variants]
-            made = (load_result(folder, record) for record in found)
+            made = (None if record is None else load_result(folder, record) for record in found)
             pictures.append([photograph.image, picture.image, *made])
         labels = ["photograph", "painting", *variants]
         panel = render_grid(pictures, column_labels=labels, cell=settings.image_size)
@@ -202,9 +207,11 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
             f"{np.mean([record[judge] for record in own]):.3f}" if judge in own[0] else ""
             for judge in JUDGES
         )
-        lines.append([variant, *means, f"{np.min([record['seconds'] for record in own]):.0f}"])
+        seconds = f"{np.min([record['seconds'] for record in own]):.0f}"
+        lines.append([variant, len(own), *means, seconds])
+    table = format_markdown(["variant", "pairs", *JUDGES, "seconds"], lines)
     with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(format_markdown(["variant", *JUDGES, "seconds"], lines) + "\n")
+        temporary.write_text(table + "\n")
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
