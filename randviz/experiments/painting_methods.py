@@ -121,6 +121,7 @@ STRENGTHS = {"filters 0.3": 0.3, "filters 0.4": 0.4, "filters 0.6": 0.6, "filter
 _PRINTED_WEIGHTS = {"content_weight": 100.0, "style_weight": 1.0, "tv_weight": 1000.0}
 # By how much the style counts more than with Gatys' constants.
 GATYS = {"gatys": 1.0, "gatys ×30": 30.0, "gatys ×300": 300.0}
+_CELL = 160  # pixels of a picture in a panel, which has dozens
 PAPER = "paper"
 PRINTED = "paper as printed"
 VARIANTS = (*FILTER_VARIANTS, *STRENGTHS, PAPER, PRINTED, *GATYS)
@@ -198,8 +199,8 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
             made = (None if record is None else load_result(folder, record) for record in found)
             pictures.append([photograph.image, picture.image, *made])
         labels = ["photograph", "painting", *variants]
-        panel = render_grid(pictures, column_labels=labels, cell=settings.image_size)
-        save_image(folder / f"panel_{content}.jpg", panel)
+        panel = render_grid(pictures, column_labels=labels, cell=min(settings.image_size, _CELL))
+        save_image(folder / f"panel_{content}.jpg", panel, quality=80)
     lines = []
     for variant in variants:
         own = filter_records(records, variant=variant)
