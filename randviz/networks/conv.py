@@ -263,10 +263,12 @@ def _apply_to_blocks(x, kernel, padding):
 
     The kernel, shifted within a larger window, stands there once for each position of the block.
     XLA:CPU multiplies matrices with three columns, or gathers windows for a few products each, at a
-    fraction of its speed; a third more products are sooner done.
+    fraction of its speed; a third more products are sooner done. Blocks are high rather than wide,
+    and the last column of them is not needed, because otherwise, and at some sizes only, XLA:CPU
+    computes such a convolution on a single thread (BUILD_NOTES.md).
     """
     size, _, inputs, outputs = kernel.shape
-    rows, columns = (1, 4) if inputs < outputs else (2, 4)
+    rows, columns = (4, 1) if inputs < outputs else (4, 2)
     shifted = [
         jnp.pad(kernel, ((i, rows - 1 - i), (j, columns - 1 - j), (0, 0), (0, 0)))
         for i in range(rows)
@@ -276,8 +278,9 @@ def _apply_to_blocks(x, kernel, padding):
         size + rows - 1, size + columns - 1, inputs, rows * columns * outputs
     )
     height, width = (side + 2 * padding - size + 1 for side in x.shape[:2])
-    pads = tuple(
-        (padding, padding + -count % block) for count, block in ((height, rows), (width, columns))
+    pads = (
+        (padding, padding + -height % rows),
+        (padding, padding + -width % columns + columns),
     )
     found = lax.conv_general_dilated(x[None], wide, (rows, columns), pads, dimension_numbers=_NHWC)[
         0
