@@ -152,14 +152,17 @@ def test_mistakes_get_a_sentence(words, said, capsys):
 
 
 def test_claims_are_a_table_that_keeps_its_columns():
-    claim = {"figure": "figure 3", "statement": "|a| < |b|", "measure": "log", "n": 7}
+    claim = {"figure": "figure 3", "statement": "|a| < |b|", "measure": "log", "n": 12}
     claim |= {"effect": -0.12345, "interval": [-0.2, -0.1], "verdict": "supported"}
+    claim |= {"units": "pictures", "p": 0.001234, "corrected_p": 0.0123, "post_hoc": True}
     unknown = {**claim, "effect": None, "interval": None, "n": 0, "verdict": "not run"}
+    unknown |= {"p": None, "corrected_p": None, "post_hoc": False}
     lines = every.format_claims([claim, unknown]).splitlines()
     assert lines[2] == (
-        "| figure 3 | \\|a\\| < \\|b\\| | log | 7 | -0.123 [-0.2, -0.1] | **supported** |"
+        "| figure 3 | \\|a\\| < \\|b\\| | log | 12 pictures | -0.123 [-0.2, -0.1] | 0.0012 | 0.012"
+        " | **supported**, post hoc |"
     )
-    assert lines[3].endswith("| 0 |  | **not run** |")
+    assert lines[3].endswith("| 0 pictures |  |  |  | **not run** |")
 
 
 def test_figure_1_is_estimated_by_its_deepest_vgg_layer_even_beside_alexnet():
