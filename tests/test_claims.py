@@ -13,7 +13,7 @@ from randviz.experiments import (
     stylization,
 )
 from randviz.experiments.claims import Sentence, judge_together, pair_records, tabulate
-from randviz.experiments.intervals import ENOUGH
+from randviz.search.intervals import ENOUGH
 
 RNG = np.random.default_rng(3)
 WORDS = {"units": "pictures", "measure": "log ratio", "groups": ("a", "b")}
@@ -240,6 +240,7 @@ def test_figure_6_asks_for_style_and_content():
     records = make_styles("c", PICTURES)
     found = stylization.judge_styles(settings, records, "figure 6")
     assert verdicts(found) == ["supported"] * 3
+    assert {(claim.n, claim.units) for claim in found} == {(len(PICTURES), "paintings")}
     turned = [
         {**r, "style_error": r["style_error_of_photograph"], "style_error_of_photograph": 0.2}
         for r in records
@@ -253,6 +254,7 @@ def test_figure_6_asks_for_style_and_content():
 def test_figure_7_counts_photographs_and_paintings_and_no_pairs():
     settings = stylization.StyleSettings()
     found = stylization.judge_styles(settings, make_styles("abc", "de"), "figure 7")
+    assert {claim.units for claim in found} == {"photographs and paintings"}
     assert [claim.n for claim in found] == [5] * 3 and set(verdicts(found)) == {"inconclusive"}
     records = make_styles("abcdef", "ghijk")
     found = stylization.judge_styles(settings, records, "figure 7")

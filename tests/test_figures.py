@@ -159,10 +159,10 @@ def test_claims_are_a_table_that_keeps_its_columns():
     unknown |= {"p": None, "corrected_p": None, "post_hoc": False}
     lines = every.format_claims([claim, unknown]).splitlines()
     assert lines[2] == (
-        "| figure 3 | \\|a\\| < \\|b\\| | log | 12 pictures | -0.123 [-0.2, -0.1] | 0.0012 | 0.012"
-        " | **supported**, post hoc |"
+        "| figure 3 | \\|a\\| < \\|b\\| | log | 12 (pictures) | -0.123 [-0.2, -0.1] | 0.0012"
+        " | 0.012 | **supported**, post hoc |"
     )
-    assert lines[3].endswith("| 0 pictures |  |  |  | **not run** |")
+    assert lines[3].endswith("| 0 (pictures) |  |  |  | **not run** |")
 
 
 def test_figure_1_is_estimated_by_its_deepest_vgg_layer_even_beside_alexnet():

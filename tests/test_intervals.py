@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from randviz.experiments.intervals import (
+from randviz.search.intervals import (
     Estimate,
     compute_p_value,
     correct,

@@ -116,7 +116,7 @@ def format_claims(claims: Sequence[Mapping[str, Any]]) -> str:
         )
         measure = claim["measure"].replace("|", "\\|")
         statement = claim["statement"].replace("|", "\\|")
-        units = f"{claim['n']} {claim['units']}"
+        units = f"{claim['n']} ({claim['units']})"
         verdict = f"**{claim['verdict']}**" + ", post hoc" * claim["post_hoc"]
         lines.append([claim["figure"], statement, measure, units, effect, p, corrected_p, verdict])
     header = ["figure", "claim", "measure", "units", "effect, 95 % interval", "p", "corrected p"]

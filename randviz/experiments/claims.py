@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from randviz.commands.trials import list_values_of
-from randviz.experiments.intervals import (
+from randviz.search.intervals import (
     ENOUGH,
     LEVEL,
     Estimate,
@@ -27,12 +27,13 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = VERDICTS = (
 )
 RULE = f"""\
 A claim puts a mean over independent units on one side of a threshold, or between two. It is
-*supported* if its whole 95 % interval (Student's t) lies there, *contradicted* if none of it does,
-and both only if p, corrected for the number of the figure's claims (Holm), is below {LEVEL:g} and
-there are at least {ENOUGH} units; otherwise it is *inconclusive*. p is that of a sign-flip test at
-the threshold, exact up to 13 units; where photographs and paintings are crossed, both are units,
-and p is of Student's t. What is not a unit, as one network for all pictures, was not varied, and an
-interval leaves it out. *Post hoc*: the measure was chosen after results had been seen."""
+*supported* if its whole 95 % interval (Student's t) lies there and *contradicted* if none of it
+does, in both cases only if there are at least {ENOUGH} units and p, corrected for the number of the
+figure's claims (Holm), is below {LEVEL:g}; otherwise it is *inconclusive*. p is two-sided, of a
+sign-flip test at the threshold; where photographs and paintings are crossed, both are units, and p
+is of Student's t. What is not a unit was not varied, and the interval leaves it out: figures 1, 2
+and 4 to 7 have one ranVGG, all have one trained network. *Post hoc*: the measure was chosen after
+results had been seen."""
 
 
 class Sentence(NamedTuple):

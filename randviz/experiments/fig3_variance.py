@@ -22,9 +22,9 @@ from randviz.commands import population
 from randviz.commands.population import PopulationSettings
 from randviz.commands.trials import TRAINED, filter_records, list_values_of
 from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
-from randviz.experiments.intervals import jackknife
 from randviz.host.records import Record, Trial
 from randviz.host.study import Workload, run_module
+from randviz.search.intervals import jackknife
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,8 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
                 Sentence(
                     f"Reconstructions from {layer} vary less through {one} than through {other}.",
                     jackknife(pairs, log_spread_ratio),
-                    measure="log(standard deviation of the first's distances / of the second's)",
+                    measure="log(standard deviation of the first's distances / of the second's),"
+                    " jackknifed",
                     **shared,
                 ),
             ]

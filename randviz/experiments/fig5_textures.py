@@ -139,7 +139,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     untrained, _ = list_labels(settings)
     own = filter_records(records, weights=untrained)
     tops = list_values_of(own, "top")
-    # The judges of texture need not agree; patches were asked when the other had answered.
+    # The two need not agree. Patches were asked when the other had answered.
     measures = {"error": "error in another network", "patch_distance": "distance of patches"}
     sentences = [
         Sentence(

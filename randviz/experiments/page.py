@@ -221,7 +221,7 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
         "Shown in": html.escape(claim["figure"]),
         "Measure": html.escape(claim["measure"]),
         "Groups": html.escape(", ".join(claim["groups"])),
-        "Units": f"{claim['n']} {html.escape(claim['units'])}",
+        "Units": f"{claim['n']} ({html.escape(claim['units'])})",
         "Effect, 95 %": _format_effect(claim),
         "p": _format_p(claim["p"]),
         "Corrected p": _format_p(claim["corrected_p"]),

@@ -32,7 +32,6 @@ from randviz.commands.inputs import (
 )
 from randviz.commands.network_choice import read_offset
 from randviz.commands.trials import filter_records
-from randviz.experiments.intervals import Estimate
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -51,6 +50,7 @@ from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.objectives.objective import Objective
+from randviz.search.intervals import Estimate
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import Inversion
 from randviz.types import Image

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.stats
 
 from randviz.commands.trials import filter_records
-from randviz.experiments.intervals import Estimate, estimate, jackknife
 from randviz.host.records import Record
+from randviz.search.intervals import Estimate, estimate, jackknife
 
 SIZES = (1, 2, 4, 8, 16)  # K
 TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over

@@ -16,6 +16,7 @@ from randviz.commands.trials import (
     find_record,
     identify_weights,
     list_labels,
+    list_values_of,
     load_pictures,
     load_result,
 )
@@ -137,7 +138,10 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
         other = find_record(records, **{**record["trial"], "weights": TRAINED})
         return other and math.log(record["patch_distance"] / other["patch_distance"])
 
-    tabulate_pairs = functools.partial(tabulate, own, ("content", "style"))
+    names = {"photographs": "content", "paintings": "style"}
+    tabulate_pairs = functools.partial(tabulate, own, tuple(names.values()))
+    varied = [name for name, axis in names.items() if len(list_values_of(own, axis)) > 1]
+    units = " and ".join(varied or names)
     sentences = [
         Sentence(
             "With the same constants for every painting, ranVGG brings the photograph nearer to the"
@@ -145,7 +149,7 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
             tabulate_pairs(
                 measure=lambda r: math.log(r["style_error"] / r["style_error_of_photograph"])
             ),
-            units="photographs and paintings",
+            units=units,
             measure="log(error in another network of the result / of the photograph); nearer: by a"
             " quarter",
             groups=(untrained, "the photograph"),
@@ -154,18 +158,18 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
         Sentence(
             "The photograph is still there.",
             tabulate_pairs(measure=lambda record: record["content_contours"]),
-            units="photographs and paintings",
+            units=units,
             measure="the contours' correlation with the photograph's, 0 for another photograph;"
             " there: above 0.3, as in figure 2",
             groups=(untrained,),
             above=0.3,
-            # Structural similarity above 0.2, which was asked before, is met where nothing is seen.
+            # Structural similarity above 0.2, which was asked before, is met by a constant colour.
             post_hoc=True,
         ),
         Sentence(
             "The trained VGG does not come nearer to the paintings than ranVGG does.",
             tabulate_pairs(measure=compare_with_trained),
-            units="photographs and paintings",
+            units=units,
             measure="log(distance of patches to the painting's of the first / of the second); not"
             " nearer: at most 10 % less",
             groups=(untrained, TRAINED),

@@ -1,9 +1,10 @@
 """Effects with intervals and p-values, from units that are independent of each other.
 
-A unit is a picture, a network, a texture: whatever was drawn anew, with all that was measured of it
-averaged first. Values are [n], one for each unit, or a table [R, C], where each photograph meets
-each painting: there rows and columns are the units, and the numbers of one row or one column are
-not independent. A table of one row or one column says nothing of others: it is [n].
+A unit is a network, a noise, a picture: whatever was drawn anew, with all that was measured of it
+averaged first. Values are [n], one for each unit, or a table [R, C], where each network meets each
+noise, or each photograph each painting: there rows and columns are the units, and the numbers of
+one row or one column are not independent. A table of one row or one column says nothing of others:
+it is [n].
 """
 
 import math
