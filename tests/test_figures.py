@@ -63,6 +63,19 @@ def test_laptop_results_are_of_the_flag_file(name):
     assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "theory_panel"])
+def test_laptop_claims_are_of_the_laptop_records(name):
+    found = module_of(name).judge(settings_of(name, "laptop"), records_of(name))
+    kept = json.loads((FLAGS / "laptop" / name / "claims.json").read_text())["claims"]
+    table = (FLAGS / "laptop" / "claims.md").read_text()
+    assert every.format_claims(kept).split("\n", 2)[2] in table
+    for claim, old in zip(found, kept, strict=True):
+        assert (claim.statement, claim.verdict, claim.n) == (
+            old["statement"], old["verdict"], old["n"],
+        )  # fmt: skip
+        assert claim.effect == pytest.approx(old["effect"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
