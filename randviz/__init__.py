@@ -9,7 +9,7 @@ networks         architectures, their features and their weights
 objectives       what is compared, and how the parts are weighted
 descent          solvers
 tasks            inversion, texture, style
-search           networks chosen and counted: ranVGG, recipes, populations
+search           networks chosen and counted: ranVGG, recipes, populations, intervals
 host             files, pictures, long runs, settings, plots
 commands         `randviz invert`, `texture`, `style`, ...
 experiments      the paper's figures

@@ -126,8 +126,9 @@ def test_an_interruption_keeps_what_was_measured(bench, capsys):
 def test_claims_are_written_with_their_verdicts(bench):
     def judge(settings, records):
         units = [-float(record["product"]) for record in records]
-        return [claims.judge_units("a", units, below=1.0, figure="f", measure="m", groups=("a",))]
+        sentence = claims.Sentence("a", units, "pictures", "m", ("a",), below=1.0)
+        return claims.judge_together("f", [sentence])
 
-    assert bench.run(count=7, judge=judge) == 0
+    assert bench.run(count=11, judge=judge) == 0
     (claim,) = json.loads((bench.folder / "claims.json").read_text())["claims"]
-    assert claim["verdict"] == "supported" and claim["n"] == 7 and claim["effect"] == -6.0
+    assert claim["verdict"] == "supported" and claim["n"] == 11 and claim["effect"] == -10.0

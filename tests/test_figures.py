@@ -63,6 +63,19 @@ def test_laptop_results_are_of_the_flag_file(name):
     assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "theory_panel"])
+def test_laptop_claims_are_of_the_laptop_records(name):
+    found = module_of(name).judge(settings_of(name, "laptop"), records_of(name))
+    kept = json.loads((FLAGS / "laptop" / name / "claims.json").read_text())["claims"]
+    table = (FLAGS / "laptop" / "claims.md").read_text()
+    assert every.format_claims(kept).split("\n", 2)[2] in table
+    for claim, old in zip(found, kept, strict=True):
+        assert (claim.statement, claim.verdict, claim.n) == (
+            old["statement"], old["verdict"], old["n"],
+        )  # fmt: skip
+        assert claim.effect == pytest.approx(old["effect"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRIALS)
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
@@ -152,14 +165,17 @@ def test_mistakes_get_a_sentence(words, said, capsys):
 
 
 def test_claims_are_a_table_that_keeps_its_columns():
-    claim = {"figure": "figure 3", "statement": "|a| < |b|", "measure": "log", "n": 7}
+    claim = {"figure": "figure 3", "statement": "|a| < |b|", "measure": "log", "n": 12}
     claim |= {"effect": -0.12345, "interval": [-0.2, -0.1], "verdict": "supported"}
+    claim |= {"units": "pictures", "p": 0.001234, "corrected_p": 0.0123, "post_hoc": True}
     unknown = {**claim, "effect": None, "interval": None, "n": 0, "verdict": "not run"}
+    unknown |= {"p": None, "corrected_p": None, "post_hoc": False}
     lines = every.format_claims([claim, unknown]).splitlines()
     assert lines[2] == (
-        "| figure 3 | \\|a\\| < \\|b\\| | log | 7 | -0.123 [-0.2, -0.1] | **supported** |"
+        "| figure 3 | \\|a\\| < \\|b\\| | log | 12 (pictures) | -0.123 [-0.2, -0.1] | 0.0012"
+        " | 0.012 | **supported**, post hoc |"
     )
-    assert lines[3].endswith("| 0 |  | **not run** |")
+    assert lines[3].endswith("| 0 (pictures) |  |  |  | **not run** |")
 
 
 def test_figure_1_is_estimated_by_its_deepest_vgg_layer_even_beside_alexnet():

@@ -58,11 +58,15 @@ def make_claim(verdict="supported", **changes):
         "figure": "Figure 3",
         "measure": "distance",
         "groups": ["random", "trained"],
+        "units": "pictures",
         "n": 12,
         "effect": -0.123456,
         "interval": [-3385.2, 1.0],
+        "p": 0.00123,
+        "corrected_p": 0.0456,
         "verdict": verdict,
         "why": "The interval is on one side of 0.",
+        "post_hoc": False,
     }
     return {**claim, **changes}
 
@@ -100,11 +104,13 @@ def sections(tmp_path, pictures):
     table.write_text(f"# Heads\n\n| size | {HOSTILE} |\n| --- | --- |\n| 64 | 2.5 |\n\nWords.\n")
     link = tmp_path / "link.md"
     link.write_text("[a](http://x.org) ![b](http://x.org/b.png) <http://x.org>\n\n<b>bold</b>\n")
-    claims = [make_claim(), make_claim("not supported"), make_claim(statement=HOSTILE, why=HOSTILE)]
-    not_run = make_claim("not run", n=0, effect=None, interval=None)
+    claims = [make_claim(), make_claim("contradicted"), make_claim(statement=HOSTILE, why=HOSTILE)]
+    empty = {"effect": None, "interval": None, "p": None, "corrected_p": None}
+    few = make_claim("inconclusive", post_hoc=True)
+    not_run = make_claim("not run", n=0, **empty)
     return [
         make_section("fig3", pictures=pictures, tables=[table], claims=claims),
-        make_section("speed", tables=[link], claims=[not_run]),
+        make_section("speed", tables=[link], claims=[few, not_run]),
         make_section("gallery", title=HOSTILE, description=HOSTILE, command=HOSTILE, metadata={}),
     ]
 
@@ -157,12 +163,16 @@ def test_links_lead_to_ids_that_exist_once(page, sections):
 def test_claims_are_counted_and_listed(page):
     overview = page.split('id="the-claims"')[1].split("</section>")[0]
     counted = re.findall(r"<li>(\d+) <strong[^>]*>([^<]+)</strong>", overview)
-    assert counted == [("2", "supported"), ("1", "not supported"), ("1", "not run")]
+    assert counted == [
+        ("2", "supported"), ("1", "contradicted"), ("1", "inconclusive"), ("1", "not run")
+    ]  # fmt: skip
     rows = overview.split("<tbody>")[1].split("<tr>")[1:]
-    assert len(rows) == 4
+    assert len(rows) == 5
+    assert ["post hoc" in row for row in rows] == [False, False, False, True, False]
+    assert "0.046" in rows[0]
     for verdict in VERDICTS:
         assert page.count(f">{verdict}<") >= 3  # the count, the table, the section
-    assert 'href="#fig3"' in rows[0] and 'href="#speed"' in rows[3]
+    assert 'href="#fig3"' in rows[0] and 'href="#speed"' in rows[4]
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def test_six_photographs_and_six_paintings_are_enough_for_a_verdict():
         return painting_methods.judge(painting_methods.Settings(), records)
 
     assert {claim.verdict for claim in judge(6, 0.2)} == {"supported"}
-    assert {claim.verdict for claim in judge(6, 0.4)} == {"not supported"}
-    assert {claim.verdict for claim in judge(2, 0.2)} == {"not run"}
+    assert {claim.verdict for claim in judge(6, 0.4)} == {"contradicted"}
+    assert {claim.verdict for claim in judge(4, 0.2)} == {"inconclusive"}
 
 
 @pytest.mark.slow

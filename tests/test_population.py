@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image as Pillow
 
 from randviz.__main__ import main
@@ -224,8 +225,9 @@ def test_a_given_network_varies_with_the_noise_only(tmp_path, small):
     assert [(trial["network"], trial["noise"]) for trial in given] == [(0, m) for m in range(3)] * 2
     group = json.loads((tmp_path / "summary.json").read_text())["groups"][0]
     assert group["weights"] == "given" and group["variance"] is None
-    # With one network the noises are what is resampled.
-    assert group["mean_interval"] == pytest.approx([group["min"], group["max"]])
+    # With one network the noises are the units: t is 4.303 at two degrees of freedom.
+    low, high = group["mean_interval"]
+    assert high - low == pytest.approx(2 * 4.3027 * group["std"] / 3**0.5, rel=1e-4)
 
 
 def test_describe_agrees_with_numbers_worked_by_hand():
@@ -234,15 +236,18 @@ def test_describe_agrees_with_numbers_worked_by_hand():
     assert (found["min"], found["max"], found["mean"], found["median"]) == (1, 9, 4, 3.5)
     assert (found["lower_quartile"], found["upper_quartile"]) == (2.25, 4.75)
     assert found["std"] == pytest.approx(8**0.5)  # squares 9 + 4 + 1 + 0 + 1 + 25 over 5
-    # Of three networks the whole of a resample is the lowest, or the highest, in 1 of 27.
-    assert found["mean_interval"] == [1.5, 7.0] and found["median_interval"] == [1.5, 7.0]
+    # Mean squares 15.5 of networks, 6 of noises, 1.5 of the rest: the mean's variance is
+    # 15.5/6 + 6/6 - 1.5/6 = 10/3, with two degrees of freedom of 15.5/6 and one of 6/6.
+    degrees = (15.5 / 6 + 1) ** 2 / ((15.5 / 6) ** 2 / 2 + 1)
+    half = scipy.stats.t.ppf(0.975, degrees) * (10 / 3) ** 0.5
+    assert found["mean_interval"] == pytest.approx([4 - half, 4 + half], rel=1e-6)
     alone = population.describe(np.array([[2.0]]))
     assert (
         alone["mean"] == 2 and alone["std"] is alone["mean_interval"] is alone["variance"] is None
     )
 
 
-def test_intervals_resample_networks_and_hold_the_mean_as_often_as_they_say():
+def test_networks_are_units_and_intervals_hold_the_mean_as_often_as_they_say():
     rng = np.random.default_rng(0)
     # Three noises that say the same are one observation of their network, not three.
     tables = [np.repeat(rng.normal(size=(25, 1)), 3, 1) for _ in range(100)]

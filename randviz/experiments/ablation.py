@@ -36,7 +36,7 @@ from randviz.commands.trials import (
     load_result,
     make_noise,
 )
-from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.experiments.held_out import measure_texture_error
 from randviz.host.charts import format_markdown
@@ -293,71 +293,72 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     offsets = pair_records(
         filter_records(records, part="offset"), "offset", OFFSETS, measure=distance
     )
+    # Pictures are the units: the scales were chosen, and reconstructions of one picture are alike.
     scales = [
-        pair
+        log_ratio(pair_records(records, "scale", (scale, PAPER_SCALE), measure=distance))
         for scale in SCALES
         if scale != PAPER_SCALE
-        for pair in pair_records(records, "scale", (scale, PAPER_SCALE), measure=distance)
     ]
     spans = filter_records(records, part="spans")
-    shared = {"figure": "ablation"}
     ratios = {
         offset: [
             float(np.mean(list(_ratio_of_reductions(record, offset).values()))) for record in spans
         ]
         for offset in OFFSETS
     }
-    return [
-        judge_units(
+    sentences = [
+        Sentence(
             "Automatic layer weights bring textures nearer to their sources than weights of one.",
             log_ratio(textures),
+            units="textures",
             measure="log(error in another network with automatic μ / with μ = 1)",
             groups=("μ automatic", "μ = 1"),
             below=0.0,
-            **shared,
         ),
-        judge_units(
+        Sentence(
             "The layers' automatic μ lie more than ten orders of magnitude apart.",
             [_span(record, "mu") for record in spans],
+            units="networks",
             measure="log10 of the largest over the smallest μ of a network, centred input",
             groups=settings.span_layers,
             above=10.0,
-            **shared,
         ),
-        judge_units(
+        Sentence(
             f"From {settings.layer} inversion comes nearer on un-centred than on centred input.",
             log_ratio(offsets),
+            units="pictures",
             measure="log(distance with offset 0 / with the ImageNet mean)",
             groups=("offset 0", "offset mean"),
             below=0.0,
-            **shared,
         ),
-        judge_units(
+        Sentence(
             "On un-centred input |mean g| and mean |g| are the same within a fifth.",
             ratios["0"],
+            units="networks",
             measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
             groups=("abs_mean", "mean_abs"),
             above=0.8,
-            **shared,
         ),
-        judge_units(
+        Sentence(
             "On centred input |mean g| is less than half of mean |g|.",
             ratios["mean"],
+            units="networks",
             measure="|mean g| / mean |g| of the texture loss, mean over layers, by network",
             groups=("abs_mean", "mean_abs"),
             below=0.5,
-            **shared,
         ),
-        judge_units(
+        Sentence(
             "σ does not matter: from 0.001 to 1 the reconstruction is as near.",
-            log_ratio(scales),
-            measure=f"log(distance at σ / at σ = {PAPER_SCALE}); as near: within 5 %",
+            np.max(np.abs(scales), axis=0),
+            units="pictures",
+            measure=f"|log(distance at σ / at σ = {PAPER_SCALE})| of the σ where it is largest, by"
+            " picture; as near: within 5 %",
             groups=tuple(f"σ = {scale:g}" for scale in SCALES),
             below=math.log(1.05),
-            above=-math.log(1.05),
-            **shared,
+            post_hoc=True,
         ),
     ]
+    return judge_together("ablation", sentences)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from randviz.experiments.claims import VERDICTS
+from randviz.experiments.claims import RULE, VERDICTS
 from randviz.experiments.page import Section, format_page
 from randviz.host.charts import format_markdown
 from randviz.host.images import replace_atomically
@@ -94,10 +94,11 @@ def run(settings: Settings) -> None:
     ]
     write_record(folder / "claims.json", {"scale": settings.scale, "claims": claims})
     with replace_atomically(folder / "claims.md") as temporary:
-        temporary.write_text(format_claims(claims) + "\n", encoding="utf-8")
+        temporary.write_text(f"{RULE}\n\n{format_claims(claims)}\n", encoding="utf-8")
     with replace_atomically(folder / "index.html") as temporary:
         title = "What an untrained network knows"
-        temporary.write_text(format_page(title, _LEAD, sections), encoding="utf-8")
+        lead = f"{_LEAD}\n\n{RULE.replace('*', '')}"
+        temporary.write_text(format_page(title, lead, sections), encoding="utf-8")
     counts = [sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS]
     print(format_markdown(["verdict", "claims"], zip(VERDICTS, counts, strict=True)))
     print(f"all: wrote {folder / 'index.html'}, claims.json and claims.md")
@@ -110,12 +111,16 @@ def format_claims(claims: Sequence[Mapping[str, Any]]) -> str:
         effect = "" if claim["effect"] is None else f"{claim['effect']:.3g}"
         if claim["interval"]:
             effect += " [{:.3g}, {:.3g}]".format(*claim["interval"])
+        p, corrected_p = (
+            "" if claim[name] is None else f"{claim[name]:.2g}" for name in ("p", "corrected_p")
+        )
         measure = claim["measure"].replace("|", "\\|")
         statement = claim["statement"].replace("|", "\\|")
-        lines.append(
-            [claim["figure"], statement, measure, claim["n"], effect, f"**{claim['verdict']}**"]
-        )
-    header = ["figure", "claim", "measure", "n", "effect, 95 % interval", "verdict"]
+        units = f"{claim['n']} ({claim['units']})"
+        verdict = f"**{claim['verdict']}**" + ", post hoc" * claim["post_hoc"]
+        lines.append([claim["figure"], statement, measure, units, effect, p, corrected_p, verdict])
+    header = ["figure", "claim", "measure", "units", "effect, 95 % interval", "p", "corrected p"]
+    header.append("verdict")
     return format_markdown(header, lines)
 
 

@@ -1,8 +1,6 @@
 """What the paper says and what came out: a sentence, numbers, an interval and a verdict.
 
-An effect is estimated with a 95 % interval, by resampling whole units (pictures, networks). A
-sentence is supported if the interval lies on the side of the threshold that the sentence names,
-and not supported otherwise. Without enough units there is no interval and no verdict.
+Verdicts are given by one rule, `RULE`, over all claims of a figure together.
 """
 
 import math
@@ -11,88 +9,68 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ENOUGH = 6  # units; an interval from fewer says more than is known
-NUM_RESAMPLES = 2000
-VERDICTS = ("supported", "not supported", "not run")
+from randviz.commands.trials import list_values_of
+from randviz.search.intervals import (
+    ENOUGH,
+    LEVEL,
+    Estimate,
+    compute_p_value,
+    correct,
+    estimate,
+)
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = VERDICTS = (
+    "supported",
+    "contradicted",
+    "inconclusive",
+    "not run",
+)
+RULE = f"""\
+A claim puts a mean over independent units on one side of a threshold, or between two. It is
+*supported* if its whole 95 % interval (Student's t) lies there and *contradicted* if none of it
+does, in both cases only if there are at least {ENOUGH} units and p, corrected for the number of the
+figure's claims (Holm), is below {LEVEL:g}; otherwise it is *inconclusive*. p is two-sided, of a
+sign-flip test at the threshold; where photographs and paintings are crossed, both are units, and p
+is of Student's t. What is not a unit was not varied, and the interval leaves it out: figures 1, 2
+and 4 to 7 have one ranVGG, all have one trained network. *Post hoc*: the measure was chosen after
+results had been seen."""
 
 
-class Estimate(NamedTuple):
-    """A number from n problems with its 95 % interval, NaN where n is too small for one."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        if self.n < ENOUGH:
-            return f"not enough samples (n = {self.n})"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
-
-    def judge(self, above: str, below: str, unclear: str) -> str:
-        """The text for an interval above, below or around zero, and the numbers."""
-        text = above if self.low > 0 else below if self.high < 0 else unclear
-        return f"{text} ({self})" if self.n >= ENOUGH else str(self)
-
-
-def bootstrap(
-    problems: Sequence[Any], statistic: Callable[[np.ndarray], float] = np.mean
-) -> Estimate:
-    """Estimates a statistic of independent problems with a percentile bootstrap interval.
-
-    Args:
-      problems: [n] or [n, columns], what was found in each.
-      statistic: of such an array.
-
-    Returns:
-      The statistic and the central 95 % of what it is in resampled problems.
-    """
-    problems = np.asarray(problems, float)
-    n = len(problems)
-    value = float(statistic(problems)) if n else math.nan
-    if n < ENOUGH:
-        return Estimate(value, math.nan, math.nan, n)
-    picks = np.random.default_rng(0).integers(0, n, (NUM_RESAMPLES, n))
-    low, high = np.quantile([statistic(problems[pick]) for pick in picks], (0.025, 0.975))
-    return Estimate(value, float(low), float(high), n)
-
-
-def bootstrap_crossed(table: Sequence[Sequence[float]]) -> Estimate:
-    """Estimates a mean over two crossed kinds of unit, as photographs and paintings are.
-
-    Numbers of one row or column are not independent, so whole rows and whole columns are resampled.
-
-    Args:
-      table: [R, C], what was found for each pair.
-
-    Returns:
-      The mean and the central 95 % of what it is in resampled tables; n is the smaller of R and C.
-
-    References:
-      Owen (2007), "The pigeonhole bootstrap": the interval is a little too wide, never too narrow.
-    """
-    table = np.asarray(table, float)
-    n = min(table.shape)
-    if n < ENOUGH:
-        return Estimate(float(np.mean(table)) if table.size else math.nan, math.nan, math.nan, n)
-    rng = np.random.default_rng(0)
-    rows, columns = (rng.integers(0, side, (NUM_RESAMPLES, side)) for side in table.shape)
-    means = table[rows[:, :, None], columns[:, None, :]].mean((1, 2))
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(np.mean(table)), float(low), float(high), n)
-
-
-class Claim(NamedTuple):
-    """A sentence of the paper that can be tested, and what came out.
+class Sentence(NamedTuple):
+    """A sentence of the paper that can be tested, and what was measured.
 
     Attributes:
       statement: the sentence, in plain language.
-      figure: where the paper shows it.
-      measure: what the effect is.
+      values: [n], one for each unit, or [R, C], where two kinds of unit are crossed.
+      units: what a unit is, in the plural.
+      measure: what the effect, the mean of the values, is.
       groups: what is compared.
+      below: the effect is said to lie below this.
+      above: the effect is said to lie above this.
+      post_hoc: whether the measure was chosen after results had been seen.
+    """
+
+    statement: str
+    values: Sequence[Any]
+    units: str
+    measure: str
+    groups: Sequence[str]
+    below: float | None = None
+    above: float | None = None
+    post_hoc: bool = False
+
+
+class Claim(NamedTuple):
+    """A sentence and what came out.
+
+    Attributes:
+      statement, units, measure, groups, post_hoc: as in `Sentence`.
+      figure: where the paper shows it.
       n: units that the interval rests on.
-      effect: the estimate, None if there is none.
-      interval: its 95 % interval, None if there are too few units.
+      effect: the mean, None if there is none.
+      interval: its 95 % interval, None for fewer than two units.
+      p: two-sided, at the threshold nearest to a wrong verdict; None for fewer than two units.
+      corrected_p: for the number of the figure's claims.
       verdict: one of `VERDICTS`.
       why: the verdict's reason, a sentence.
     """
@@ -101,82 +79,81 @@ class Claim(NamedTuple):
     figure: str
     measure: str
     groups: tuple[str, ...]
+    units: str
     n: int
     effect: float | None
     interval: tuple[float, float] | None
+    p: float | None
+    corrected_p: float | None
     verdict: str
     why: str
+    post_hoc: bool
 
 
-def judge_units(
-    statement: str,
-    units: Sequence[Any],
-    *,
-    figure: str,
-    measure: str,
-    groups: Sequence[str],
-    statistic: Callable[[np.ndarray], float] = np.mean,
-    below: float | None = None,
-    above: float | None = None,
-) -> Claim:
-    """Judges a sentence that puts an effect below or above a threshold, or between two.
+def judge_together(figure: str, sentences: Sequence[Sentence]) -> list[Claim]:
+    """Judges the sentences of a figure by `RULE`.
 
     Args:
-      statement: the sentence.
-      units: [n] or [n, columns], what was found in each independent unit.
-      figure, measure, groups: as in `Claim`.
-      statistic: the effect, of such an array.
-      below: the whole interval must lie below this.
-      above: the whole interval must lie above this.
+      figure: its name.
+      sentences: all of them, since p-values are corrected for their number.
 
     Returns:
-      The claim with its verdict.
+      A claim for each, in their order.
     """
-    found = bootstrap(units, statistic)
-    return judge_estimate(
-        statement,
-        found,
-        figure=figure,
-        measure=measure,
-        groups=groups,
-        below=below,
-        above=above,
-    )
+    found = [estimate(sentence.values) for sentence in sentences]
+    p_values = [
+        _test(sentence, mean.value) if mean.n > 1 else None
+        for sentence, mean in zip(sentences, found, strict=True)
+    ]
+    corrected = iter(correct([p for p in p_values if p is not None]))
+    return [
+        _decide(figure, sentence, mean, p, None if p is None else next(corrected))
+        for sentence, mean, p in zip(sentences, found, p_values, strict=True)
+    ]
 
 
-def judge_estimate(
-    statement: str,
-    found: Estimate,
-    *,
-    figure: str,
-    measure: str,
-    groups: Sequence[str],
-    below: float | None = None,
-    above: float | None = None,
+def _test(sentence: Sentence, effect: float) -> float:
+    """p at the limit that the effect is beyond, or, between two, at the worse of them."""
+    limits = {1: sentence.below, -1: sentence.above}
+    limits = {side: limit for side, limit in limits.items() if limit is not None}
+    beyond = [limit for side, limit in limits.items() if side * (effect - limit) > 0]
+    return max(compute_p_value(sentence.values, limit) for limit in beyond or limits.values())
+
+
+def _decide(
+    figure: str, sentence: Sentence, mean: Estimate, p: float | None, corrected_p: float | None
 ) -> Claim:
-    """As `judge_units`, of an estimate that is there already."""
-    enough = found.n >= ENOUGH and all(map(math.isfinite, found[:3]))
-    supported = enough and (below is None or found.high < below)
-    supported = supported and (above is None or found.low > above)
-    limits = {"below": below, "above": above}
-    bounds = [f"{word} {limit:.3g}" for word, limit in limits.items() if limit is not None]
-    if enough:
-        verb = "lies" if supported else "does not lie"
-        why = f"The 95 % interval {verb} {' and '.join(bounds)}."
-    elif found.n:
-        why = f"Too few samples for an interval: {found.n}, of at least {ENOUGH}."
+    below = math.inf if sentence.below is None else sentence.below
+    above = -math.inf if sentence.above is None else sentence.above
+    inside = above < mean.low and mean.high < below
+    outside = mean.low > below or mean.high < above
+    limits = {"below": sentence.below, "above": sentence.above}
+    place = " and ".join(f"{word} {x:.3g}" for word, x in limits.items() if x is not None)
+    if not mean.n:
+        verdict = NOT_RUN
+        why = f"There are no measurements of {' and '.join(sentence.groups)}."
+    elif mean.n < ENOUGH:
+        verdict = INCONCLUSIVE
+        why = f"Independent units: {mean.n} ({sentence.units}); a verdict takes {ENOUGH}."
     else:
-        why = f"There are no measurements of {' and '.join(groups)}."
+        decided = corrected_p < LEVEL and (inside or outside)
+        verdict = (SUPPORTED if inside else CONTRADICTED) if decided else INCONCLUSIVE
+        share = "All" if inside else "Nothing" if outside else "Only a part"
+        why = f"{share} of the 95 % interval lies {place}; corrected p = {corrected_p:.2g}."
     return Claim(
-        statement=statement,
+        statement=sentence.statement,
         figure=figure,
-        measure=measure,
-        groups=tuple(groups),
-        n=found.n,
-        effect=found.value if math.isfinite(found.value) else None,
-        interval=(found.low, found.high) if enough else None,
-        verdict=VERDICTS[0 if supported else 1] if enough else VERDICTS[2],
+        measure=sentence.measure,
+        groups=tuple(sentence.groups),
+        units=sentence.units,
+        n=mean.n,
+        effect=mean.value if mean.n else None,
+        interval=(mean.low, mean.high) if mean.n > 1 else None,
+        p=p,
+        corrected_p=corrected_p,
+        verdict=verdict,
         why=why,
+        post_hoc=sentence.post_hoc,
     )
 
 
@@ -211,3 +188,27 @@ def pair_records(
             sides[groups.index(trial[axis])][rest] = measure(record)
     pairs = [(value, sides[1].get(rest)) for rest, value in sides[0].items()]
     return [pair for pair in pairs if None not in pair]
+
+
+def tabulate(
+    records: Sequence[dict[str, Any]],
+    axes: tuple[str, str],
+    *,
+    measure: Callable[[dict[str, Any]], float | None],
+) -> np.ndarray:
+    """Tables a measure over two crossed kinds of unit.
+
+    Args:
+      records: with a "trial" each, one for each pair.
+      axes: the names of the places in trials that are the rows and the columns.
+      measure: of a record; None leaves the pair out.
+
+    Returns:
+      [R, C], rows and columns in the order of the records; rows that lack a column are left out.
+    """
+    rows, columns = (list_values_of(records, axis) for axis in axes)
+    table = np.full((len(rows), len(columns)), np.nan)
+    for record in records:
+        row, column = (record["trial"][axis] for axis in axes)
+        table[rows.index(row), columns.index(column)] = measure(record)
+    return table[np.isfinite(table).all(axis=1)]

@@ -17,6 +17,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from randviz.commands import compare
 from randviz.commands.network_choice import Choice, choose_trained
 from randviz.commands.trials import (
@@ -34,7 +36,7 @@ from randviz.commands.trials import (
     load_result,
     make_noise,
 )
-from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.experiments.figure import FigureSettings
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image
@@ -131,20 +133,20 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
-    """What the records say about the paper's sentence."""
+    """What the records say about the paper's sentence; the picture is the only unit."""
     groups = (list_labels(settings)[0], TRAINED)
     pairs = pair_records(records, "weights", groups, measure=lambda record: record["distance"])
-    return [
-        judge_units(
-            "From every kind of layer, reconstructions through ranVGG are nearer to the picture"
-            " than through the trained VGG.",
-            log_ratio(pairs),
-            figure="figure 1",
-            measure="mean over layers of log(distance of the first / of the second)",
-            groups=groups,
-            below=0.0,
-        )
-    ]
+    sentence = Sentence(
+        "From every kind of layer, reconstructions through ranVGG are nearer to the picture than"
+        " through the trained VGG.",
+        # Layers of one network lie in each other and are no units.
+        [np.mean(log_ratio(pairs))] if pairs else [],
+        units="pictures",
+        measure="mean over layers of log(distance of the first / of the second)",
+        groups=groups,
+        below=0.0,
+    )
+    return judge_together("figure 1", [sentence])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from randviz.commands import compare
 from randviz.commands.trials import TRAINED, filter_records, list_labels, list_values_of
-from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.host.records import Record
 from randviz.host.study import run_module
@@ -54,12 +54,12 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
 
     distances = of_pictures("distance", layers)
     ratios = np.array([log_ratio(pairs) for pairs in distances]).reshape(-1, len(layers))
-    claims = [
-        judge_units(
+    sentences = [
+        Sentence(
             "From the pooling layers, reconstructions through ranVGG are nearer to the picture than"
             " through the trained VGG.",
             ratios.mean(axis=1),
-            figure="figure 2",
+            units="pictures",
             measure="mean over layers of log(distance of the first / of the second), by picture",
             groups=groups,
             below=0.0,
@@ -69,40 +69,43 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
         half = len(layers) // 2
         levels = np.array([np.subtract(*zip(*pairs, strict=True)) for pairs in distances])
         levels = levels.reshape(-1, len(layers))
-        # "Especially" may be meant either way, and the two need not agree.
-        for scale, found in (("log distance ratio", ratios), ("difference in grey levels", levels)):
-            claims.append(
-                judge_units(
+        # "Especially" may be meant either way, and the two do not agree: the first was chosen
+        # before there were results, the second when they had been seen.
+        readings = {"log distance ratio": ratios, "difference in grey levels": levels}
+        for scale, found in readings.items():
+            sentences.append(
+                Sentence(
                     f"The advantage of ranVGG, as {scale}, is larger on the higher pooling layers.",
                     found[:, -half:].mean(axis=1) - found[:, :half].mean(axis=1),
-                    figure="figure 2",
+                    units="pictures",
                     measure=f"{scale} in {', '.join(layers[-half:])} less that in"
                     f" {', '.join(layers[:half])}, by picture",
                     groups=groups,
                     below=0.0,
+                    post_hoc=found is levels,
                 )
             )
     contours = np.reshape(of_pictures("contours", layers[-1:]), (-1, 2))
-    claims += [
-        judge_units(
+    sentences += [
+        Sentence(
             "From the fifth pooling layer ranVGG gives back contours better than the trained VGG.",
             contours[:, 0] - contours[:, 1],
-            figure="figure 2",
+            units="pictures",
             measure=f"difference of the contours' correlation with the picture's, {layers[-1]}",
             groups=groups,
             above=0.0,
         ),
-        judge_units(
+        Sentence(
             "From the fifth pooling layer the trained VGG hardly gives back even the contours.",
             contours[:, 1],
-            figure="figure 2",
+            units="pictures",
             measure=f"the contours' correlation with the picture's, {layers[-1]}; hardly: below"
             " 0.3",
             groups=groups[1:],
             below=0.3,
         ),
     ]
-    return claims
+    return judge_together("figure 2", sentences)
 
 
 def main(argv: Sequence[str]) -> int:

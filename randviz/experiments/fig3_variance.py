@@ -21,9 +21,10 @@ import numpy as np
 from randviz.commands import population
 from randviz.commands.population import PopulationSettings
 from randviz.commands.trials import TRAINED, filter_records, list_values_of
-from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.host.records import Record, Trial
 from randviz.host.study import Workload, run_module
+from randviz.search.intervals import jackknife
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,30 +115,29 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
         ("random", TRAINED, "a purely random VGG", "the trained VGG"),
         ("ranvgg", TRAINED, "ranVGG", "the trained VGG"),
     )
-    claims = []
+    found = []
     for layer in list_values_of(records, "layer"):
         here = filter_records(records, layer=layer)
         for first, second, one, other in sentences:
             distance = lambda record: record["distance"]
             pairs = pair_records(here, "weights", (first, second), measure=distance)
-            shared = {"figure": "figure 3", "groups": (first, second), "below": 0.0}
-            claims += [
-                judge_units(
+            shared = {"units": "samples", "groups": (first, second), "below": 0.0}
+            found += [
+                Sentence(
                     f"Reconstructions from {layer} come nearer through {one} than through {other}.",
                     log_ratio(pairs),
-                    measure="median over samples of log(distance of the first / of the second)",
-                    statistic=np.median,
+                    measure="mean over samples of log(distance of the first / of the second)",
                     **shared,
                 ),
-                judge_units(
+                Sentence(
                     f"Reconstructions from {layer} vary less through {one} than through {other}.",
-                    pairs,
-                    measure="log(standard deviation of the first's distances / of the second's)",
-                    statistic=log_spread_ratio,
+                    jackknife(pairs, log_spread_ratio),
+                    measure="log(standard deviation of the first's distances / of the second's),"
+                    " jackknifed",
                     **shared,
                 ),
             ]
-    return claims
+    return judge_together("figure 3", found)
 
 
 STUDY = dataclasses.replace(

@@ -34,7 +34,7 @@ from randviz.commands.trials import (
     make_inversion,
     picture_path,
 )
-from randviz.experiments.claims import Claim, judge_units
+from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
@@ -195,35 +195,36 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     trained = [record for _, record in found if record]
     gains = [np.log(record["curve"][str(last)] / record["distance"]) for record in trained]
     ratio = lambda pairs: [np.log(a / b) for a, b in pairs]
-    return [
-        judge_units(
+    sentences = [
+        Sentence(
             f"From {settings.layer} the descent on ranVGG converges sooner than on the trained"
             " VGG.",
             ratio(arrivals),
-            figure="figure 4",
+            units="pictures",
             measure=f"log(steps of the first / of the second) to within {_NEAR - 1:.0%} of the"
             f" distance at step {last}",
             groups=groups,
             below=0.0,
         ),
-        judge_units(
+        Sentence(
             f"From {settings.layer} the descent on ranVGG ends nearer to the picture.",
             ratio(ends),
-            figure="figure 4",
+            units="pictures",
             measure=f"log(distance of the first / of the second) at step {last}",
             groups=groups,
             below=0.0,
         ),
-        judge_units(
+        Sentence(
             "Doubling the iterations leaves the reconstruction on the trained VGG the same.",
             gains,
-            figure="figure 4",
+            units="pictures",
             measure=f"log(distance at step {last} / at {2 * last}); the same: within 5 %",
             groups=groups[1:],
             below=float(np.log(1.05)),
             above=-float(np.log(1.05)),
         ),
     ]
+    return judge_together("figure 4", sentences)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ Example:
 import dataclasses
 import functools
 import itertools
+import operator
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from randviz.commands.trials import (
     load_result,
     make_noise,
 )
-from randviz.experiments.claims import Claim, judge_units, log_ratio, pair_records
+from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.held_out import measure_patch_distance, measure_texture_error
 from randviz.host.grids import render_grid
@@ -138,32 +139,39 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     untrained, _ = list_labels(settings)
     own = filter_records(records, weights=untrained)
     tops = list_values_of(own, "top")
-    error = lambda record: record["error"]
-    claims = [
-        judge_units(
+    # The two need not agree. Patches were asked when the other had answered.
+    measures = {"error": "error in another network", "patch_distance": "distance of patches"}
+    sentences = [
+        Sentence(
             f"Adding {after} to the layers above it brings the texture nearer to its source.",
-            log_ratio(pair_records(own, "top", (after, before), measure=error)),
-            figure="figure 5",
-            measure="log(error in another network with it / without it)",
+            log_ratio(
+                pair_records(own, "top", (after, before), measure=operator.itemgetter(measure))
+            ),
+            units="textures",
+            measure=f"log({measures[measure]} with it / without it)",
             groups=(f"to {after}", f"to {before}"),
             below=0.0,
+            post_hoc=measure == "patch_distance",
         )
+        for measure in measures
         for before, after in itertools.pairwise(tops)
     ]
-    patches = lambda record: record["patch_distance"]
+    patches = operator.itemgetter("patch_distance")
     pairs = pair_records(records, "weights", (untrained, TRAINED), measure=patches)
-    claims.append(
-        judge_units(
+    sentences.append(
+        Sentence(
             "Textures from ranVGG are as near to their sources as those from the trained VGG.",
             log_ratio(pairs),
-            figure="figure 5",
+            units="textures",
             measure="log(distance of patches of the first / of the second); as near: at most 10 %"
             " more",
             groups=(untrained, TRAINED),
             below=float(np.log(1.1)),
+            # It replaced the error in another network as the first results came in.
+            post_hoc=True,
         )
     )
-    return claims
+    return judge_together("figure 5", sentences)
 
 
 def main(argv: Sequence[str]) -> int:

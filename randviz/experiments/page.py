@@ -36,9 +36,7 @@ class Section(NamedTuple):
       metadata: settings and machine as in run.json, plain values, which may be nested.
       pictures: PNG or JPEG files.
       tables: Markdown files of tables and paragraphs; links and HTML in them stay text.
-      claims: mappings with statement, figure, measure, groups (texts), n, effect (None where there
-        is none), interval (its 95 % interval as [low, high], or None), verdict (one of
-        `claims.VERDICTS`) and why (a sentence).
+      claims: mappings with the attributes of `claims.Claim`; an interval is [low, high] or None.
     """
 
     name: str
@@ -92,16 +90,18 @@ def _format_overview(sections: Sequence[Section]) -> str:
     counts = collections.Counter(claim["verdict"] for _, claim in pairs)
     totals = [f"<li>{counts[verdict]} {_format_verdict(verdict)}</li>" for verdict in VERDICTS]
     rows = [
-        f'<tr><td>{_format_verdict(claim["verdict"])}</td><th scope="row">'
+        f"<tr><td>{_format_verdict(claim['verdict'])}{', post hoc' * claim['post_hoc']}</td>"
+        '<th scope="row">'
         f"{html.escape(claim['statement'])}</th><td>{html.escape(claim['measure'])}</td>"
         f'<td class="number">{claim["n"]}</td><td class="number">{_format_effect(claim)}</td>'
+        f'<td class="number">{_format_p(claim["corrected_p"])}</td>'
         f"<td>{_link(section, claim['figure'] or section.title)}</td></tr>"
         for section, claim in pairs
     ]
     header = (
         '<tr><th scope="col">Verdict</th><th scope="col">Claim</th><th scope="col">Measure</th>'
         '<th scope="col" class="number">n</th><th scope="col" class="number">Effect, 95 %</th>'
-        '<th scope="col">Shown in</th></tr>'
+        '<th scope="col" class="number">Corrected p</th><th scope="col">Shown in</th></tr>'
     )
     table = f'<table class="overview"><thead>{header}</thead><tbody>{"".join(rows)}</tbody></table>'
     return (
@@ -126,6 +126,10 @@ def _format_effect(claim: Mapping[str, Any]) -> str:
     # Each number is kept in one line; the interval may go below the effect.
     low, high = map(_format_number, claim["interval"])
     return f"<span>{effect}</span> <span>[{low}, {high}]</span>"
+
+
+def _format_p(p: float | None) -> str:
+    return "–" if p is None else f"{p:.2g}"
 
 
 def _format_number(number: float) -> str:
@@ -217,14 +221,17 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
         "Shown in": html.escape(claim["figure"]),
         "Measure": html.escape(claim["measure"]),
         "Groups": html.escape(", ".join(claim["groups"])),
-        "n": str(claim["n"]),
+        "Units": f"{claim['n']} ({html.escape(claim['units'])})",
         "Effect, 95 %": _format_effect(claim),
+        "p": _format_p(claim["p"]),
+        "Corrected p": _format_p(claim["corrected_p"]),
     }
     listed = "".join(
         f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in metadata.items() if text
     )
     return (
-        f"<p>{_format_verdict(claim['verdict'])} {html.escape(claim['statement'])}</p>"
+        f"<p>{_format_verdict(claim['verdict'])}{', post hoc' * claim['post_hoc']}"
+        f" {html.escape(claim['statement'])}</p>"
         f"<p>{html.escape(claim['why'])}</p><dl>{listed}</dl>"
     )
 
@@ -254,10 +261,10 @@ _PAGE = string.Template("""<!doctype html>
 <title>$title</title>
 <style>
 :root { --paper: #fff; --ink: #2d2d2d; --soft: #5c6168; --line: #d5d8dc; --shade: #f4f5f6;
-  --link: #0b57a4; --supported: #1a7335; --not-supported: #b3261e; --not-run: #5c6168; }
+  --link: #0b57a4; --supported: #1a7335; --contradicted: #b3261e; --not-run: #5c6168; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #17191c; --ink: #e3e5e8; --soft: #a4abb3; --line: #3b4047; --shade: #22252a;
-    --link: #8ab8f0; --supported: #62c983; --not-supported: #ff8f85; --not-run: #a4abb3; }
+    --link: #8ab8f0; --supported: #62c983; --contradicted: #ff8f85; --not-run: #a4abb3; }
 }
 * { box-sizing: border-box; }
 body { font: 17px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto;
@@ -286,7 +293,7 @@ tbody th { font-weight: normal; }
 .number { text-align: right; }
 .number span, strong { white-space: nowrap; }
 .supported { color: var(--supported); }
-.not-supported { color: var(--not-supported); }
+.contradicted { color: var(--contradicted); }
 .not-run { color: var(--not-run); }
 /* On a telephone the verdict and the whole statement are seen before one scrolls. */
 @media (max-width: 40rem) {

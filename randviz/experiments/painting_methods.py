@@ -37,7 +37,7 @@ from randviz.commands.trials import (
 )
 from randviz.descent.descent import minimize
 from randviz.experiments import gatys
-from randviz.experiments.claims import Claim, bootstrap_crossed, judge_estimate
+from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES, make_judge
 from randviz.host.charts import format_markdown
@@ -218,24 +218,24 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say; units are photographs and paintings, crossed."""
     del settings
-    claims = []
+    sentences = []
     rivals = [name for name in (PAPER, *GATYS) if filter_records(records, variant=name)]
     for rival in rivals:
         for measure in (name for name in STYLE_JUDGES if name in records[0]):
             for nearness in (name for name in ("content", "edges") if name in records[0]):
                 table = _compare_at_equal_nearness(records, rival, measure, nearness)
-                claims.append(
-                    judge_estimate(
+                sentences.append(
+                    Sentence(
                         f"At equal {nearness}, random filters come nearer to the painting than"
                         f" {rival}.",
-                        bootstrap_crossed(table),
-                        figure="painting_methods",
+                        table,
+                        units="photographs and paintings",
                         measure=f"log({measure} of random filters / of {rival})",
                         groups=("filters", rival),
                         below=0.0,
                     )
                 )
-    return claims
+    return judge_together("painting_methods", sentences)
 
 
 def _compare_at_equal_nearness(

@@ -32,7 +32,6 @@ from randviz.commands.inputs import (
 )
 from randviz.commands.network_choice import read_offset
 from randviz.commands.trials import filter_records
-from randviz.experiments.claims import Estimate
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -51,6 +50,7 @@ from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.objectives.objective import Objective
+from randviz.search.intervals import Estimate
 from randviz.search.selection import LayerChoice, select_layer
 from randviz.tasks.inversion import Inversion
 from randviz.types import Image
@@ -212,13 +212,14 @@ def format_verdict(settings: Settings, findings: dict[str, Any]) -> str:
     parts = [
         f"{settings.num_networks} networks, {settings.num_candidates} draws a layer,"
         f" {settings.num_steps} steps, {settings.image_size} pixels. Brackets are 95 % intervals"
-        " over n problems (one layer of one network); gains are in log loss where no unit is given."
+        " over n networks, whose layers are averaged first; gains are in log loss where no unit is"
+        " given."
     ]
     for offset, found in findings["offsets"].items():
         parts += [f"**Input offset {offset}.**", *_describe_offset(findings, found)]
     parts += [
-        "**Stacking.** The same draws of a layer with the layers below chosen too, over n networks,"
-        f" in log loss: {stacking['log_loss'].judge(*certain)}; in image distance, dB:"
+        "**Stacking.** The same draws of a layer with the layers below chosen too, in log"
+        f" loss: {stacking['log_loss'].judge(*certain)}; in image distance, dB:"
         f" {stacking['distance_db'].judge(*certain)}.",
         f"**Racing.** Share of problems where it keeps the full selection's draw: {race['same']};"
         f" place of what it keeps elsewhere, of {settings.num_candidates}: {race['rank']:.1f}; log"

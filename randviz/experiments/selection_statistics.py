@@ -1,4 +1,7 @@
-"""The statistics of the selection audit: records in, estimates with intervals out."""
+"""The statistics of the selection audit: records in, estimates with intervals out.
+
+Networks are the units: numbers of a network's layers are averaged first.
+"""
 
 import math
 from collections import Counter
@@ -9,8 +12,8 @@ import numpy as np
 import scipy.stats
 
 from randviz.commands.trials import filter_records
-from randviz.experiments.claims import Estimate, bootstrap
 from randviz.host.records import Record
+from randviz.search.intervals import Estimate, estimate, jackknife
 
 SIZES = (1, 2, 4, 8, 16)  # K
 TRANSFER_SIZE = 4  # K there: among 16 draws, many subsets to average over
@@ -125,6 +128,23 @@ def measure_spread(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
     return {"draws": root(within), "networks": root(between)}
 
 
+def average_by_network(records: Sequence[Record], values: Sequence[Any]) -> np.ndarray:
+    """The mean over a network's records, which are not independent of each other.
+
+    Args:
+      records: [n].
+      values: [n] or [n, columns], of each; with a NaN it is left out.
+
+    Returns:
+      [networks] or [networks, columns].
+    """
+    groups: dict[int, list[np.ndarray]] = {}
+    for record, value in zip(records, values, strict=True):
+        if np.isfinite(value).all():
+            groups.setdefault(record["trial"]["seed"], []).append(value)
+    return np.array([np.mean(group, axis=0) for group in groups.values()])
+
+
 def measure_transfer(records: Sequence[Record], size: int) -> dict[str, Estimate]:
     """How draws ranked on the reference image do on the other pictures.
 
@@ -132,14 +152,15 @@ def measure_transfer(records: Sequence[Record], size: int) -> dict[str, Estimate
       correlation: Spearman's, of the losses on both; share: of the gain among K draws, how much is
       left on the other picture; distance_db: the gain left there in image distance.
     """
-    found = [_transfer_of(record, size) for record in records if record["others"]]
-    rho, left, own, decibels = np.reshape(found, (-1, 4)).T
+    records = [record for record in records if record["others"]]
+    found = np.reshape([_transfer_of(record, size) for record in records], (-1, 4))
+    left_and_own = average_by_network(records, found[:, 1:3])
     return {
-        "correlation": bootstrap(rho[np.isfinite(rho)]),
-        "share": bootstrap(
-            np.stack([left, own], axis=1), lambda pairs: pairs[:, 0].sum() / pairs[:, 1].sum()
+        "correlation": estimate(average_by_network(records, found[:, 0])),
+        "share": estimate(
+            jackknife(left_and_own, lambda pairs: pairs[:, 0].sum() / pairs[:, 1].sum())
         ),
-        "distance_db": bootstrap(decibels),
+        "distance_db": estimate(average_by_network(records, found[:, 3])),
     }
 
 
@@ -170,12 +191,12 @@ def correlate_with_distance(record: Record) -> tuple[float, float]:
 
 def measure_ranking(records: Sequence[Record]) -> dict[str, Estimate]:
     """How well ω L and L rank draws by image distance, and by how much ω L does better."""
-    pairs = np.reshape([correlate_with_distance(record) for record in records], (-1, 2))
-    pairs = pairs[np.all(np.isfinite(pairs), axis=1)]
+    pairs = [correlate_with_distance(record) for record in records]
+    pairs = average_by_network(records, pairs).reshape(-1, 2)
     return {
-        "normalized": bootstrap(pairs[:, 0]),
-        "raw": bootstrap(pairs[:, 1]),
-        "difference": bootstrap(pairs[:, 0] - pairs[:, 1]),
+        "normalized": estimate(pairs[:, 0]),
+        "raw": estimate(pairs[:, 1]),
+        "difference": estimate(pairs[:, 0] - pairs[:, 1]),
     }
 
 
@@ -188,26 +209,19 @@ def measure_race(records: Sequence[Record]) -> dict[str, Any]:
     """How often a race keeps the full selection's draw, and what it costs and saves.
 
     Returns:
-      same: share of problems, with Wilson's interval; rank: of its draw where it is another;
-      excess: mean log loss of its draw above the winner's, over all problems; saved: the share of
-      steps.
+      same: share of problems; rank: of its draw where it is another; excess: mean log loss of its
+      draw above the winner's, over all problems; saved: the share of steps.
     """
     ranks = [rank_of_race(record) for record in records]
-    hits = ranks.count(1)
-    same = Estimate(math.nan, math.nan, math.nan, 0)
-    if records:
-        interval = scipy.stats.binomtest(hits, len(records)).proportion_ci(method="wilson")
-        same = Estimate(hits / len(records), interval.low, interval.high, len(records))
+    excess = [
+        math.log(record["losses"][record["race_draw"]] / min(record["losses"]))
+        for record in records
+    ]
     missed = [rank for rank in ranks if rank > 1]
     return {
-        "same": same,
+        "same": estimate(average_by_network(records, np.equal(ranks, 1))),
         "rank": float(np.mean(missed)) if missed else math.nan,
-        "excess": bootstrap(
-            [
-                math.log(record["losses"][record["race_draw"]] / min(record["losses"]))
-                for record in records
-            ]
-        ),
+        "excess": estimate(average_by_network(records, excess)),
         "saved": 1 - float(np.mean([record["race_share"] for record in records]))
         if records
         else math.nan,
@@ -218,18 +232,16 @@ def measure_stacking(records: Sequence[Record]) -> dict[str, Estimate]:
     """What the choice of the layers below does for the same draws of the layer above.
 
     Returns:
-      log_loss, distance_db: plain minus stacked, mean over draws; positive where stacking helps. A
-      network counts once, since all its layers stand on the same choices.
+      log_loss, distance_db: plain minus stacked, mean over draws; positive where stacking helps.
     """
     plain = {place_of(record): record for record in filter_records(records, below="plain")}
-    pairs = {}
-    for record in records:
-        if record["trial"]["below"] == "stacked" and place_of(record) in plain:
-            pairs.setdefault(record["trial"]["seed"], []).append((plain[place_of(record)], record))
+    stacked = [
+        record for record in filter_records(records, below="stacked") if place_of(record) in plain
+    ]
 
     def less(measure: Callable[[Record], np.ndarray]) -> Estimate:
-        of_network = lambda pairs: [np.mean(measure(a) - measure(b)) for a, b in pairs]
-        return bootstrap([np.mean(of_network(found)) for found in pairs.values()])
+        gains = [np.mean(measure(plain[place_of(r)]) - measure(r)) for r in stacked]
+        return estimate(average_by_network(stacked, gains))
 
     return {
         "log_loss": less(lambda record: np.log(record["losses"])),
@@ -272,17 +284,21 @@ def _summarize_offset(records: Sequence[Record], sizes: Sequence[int]) -> dict[s
         groups[record["trial"]["layer"]].append(record)
     gains = {layer: measure_gains(group, sizes) for layer, group in groups.items()}
 
+    by_layer = [record for group in groups.values() for record in group]
+
     def of_largest(name: str) -> np.ndarray:
         return np.array([network[-1] for found in gains.values() for network in found[name]])
 
-    unpredicted = of_largest("observed") - of_largest("predicted")
+    def average(values: np.ndarray) -> Estimate:
+        return estimate(average_by_network(by_layer, values))
+
     return {
         "tied": dict(Counter(record["trial"]["layer"] for record in records if is_tied(record))),
         "gains": gains,
-        "gain": bootstrap(of_largest("observed")),
-        "gain_unpredicted": bootstrap(unpredicted[np.isfinite(unpredicted)]),
-        "gain_db": bootstrap(of_largest("distance_db")),
-        "best_gain_db": bootstrap(of_largest("best_distance_db")),
+        "gain": average(of_largest("observed")),
+        "gain_unpredicted": average(of_largest("observed") - of_largest("predicted")),
+        "gain_db": average(of_largest("distance_db")),
+        "best_gain_db": average(of_largest("best_distance_db")),
         "spread": measure_spread(list(groups.values())),
         "transfer": measure_transfer(untied, min(TRANSFER_SIZE, sizes[-1])),
         "ranking": measure_ranking(untied),

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from flax import struct
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
@@ -23,13 +22,13 @@ from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
+from randviz.search.intervals import estimate
 from randviz.search.selection import select_weights
 from randviz.tasks.inversion import NOISE_STD, Inversion
 from randviz.types import Array, Image, Key, Params
 
 AXIS = "networks"  # of the mesh of devices
 _EACH_ITS_OWN, _ALL_THE_SAME = PartitionSpec(AXIS), PartitionSpec()
-_NUM_RESAMPLES = 9999
 
 Kind = Callable[[Key], Params]  # a pytree that is called on a network's key
 
@@ -289,47 +288,25 @@ def describe(table: np.ndarray) -> dict[str, Any]:
 
     Returns:
       num_networks, num_noises; mean, median, min, max, lower_quartile, upper_quartile, and the
-      sample standard deviation std (None for a single number); mean_interval and median_interval,
-      95 % percentile intervals of the bootstrap, [low, high]; variance, see `split_variance`.
-      Whole networks are resampled, with all their noises, because numbers of one network are not
-      independent of each other; where there is one network its noises are. A single number has no
-      interval (None).
-
-    References:
-      Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+      sample standard deviation std (None for a single number); mean_interval, the mean's 95 %
+      interval over networks and noises, [low, high] (None for a single number, see
+      `intervals.estimate`); variance, see `split_variance`.
     """
+    mean = estimate(table)
     lower, upper = np.quantile(table, (0.25, 0.75))
     return {
         "num_networks": table.shape[0],
         "num_noises": table.shape[1],
-        "mean": float(np.mean(table)),
+        "mean": mean.value,
         "median": float(np.median(table)),
         "min": float(np.min(table)),
         "max": float(np.max(table)),
         "lower_quartile": float(lower),
         "upper_quartile": float(upper),
         "std": float(np.std(table, ddof=1)) if table.size > 1 else None,
-        "mean_interval": _resample(table, np.mean),
-        "median_interval": _resample(table, np.median),
+        "mean_interval": [mean.low, mean.high] if mean.n > 1 else None,
         "variance": split_variance(table),
     }
-
-
-def _resample(table: np.ndarray, statistic: Callable) -> list[float] | None:
-    units = table if len(table) > 1 else table.T
-    if len(units) < 2:
-        return None
-    found = scipy.stats.bootstrap(
-        (np.arange(len(units)),),
-        # scipy resamples the units' numbers, [resamples, units], as floats.
-        lambda which, axis: statistic(units[which.astype(int)], axis=(-2, -1)),
-        n_resamples=_NUM_RESAMPLES,
-        batch=max(1, 10**6 // units.size),  # a few megabytes at a time
-        vectorized=True,
-        method="percentile",
-        rng=0,
-    )
-    return [float(end) for end in found.confidence_interval]
 
 
 def split_variance(table: np.ndarray) -> dict[str, float] | None:
