@@ -13,10 +13,12 @@ Examples:
     --sizes=512,2048 --gatys_sizes=512   (whether a large picture reduced looks like a small one)
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,6 +54,7 @@ from randviz.tasks.style import STYLE_LAYERS
 from randviz.types import Image, UserError
 
 _EVERY = 10  # evaluations between two of Gatys' pictures that are judged
+_WATCH_SECONDS = 0.1
 _FIRST_STEPS = 40  # of a first run, which compiles all programs; some at each of any scales
 _FACTOR = 300.0  # by how much the style counts more than with Gatys' constants; see `gatys`
 
@@ -156,14 +159,26 @@ def _paint_by_filters(settings: Settings, path: pathlib.Path) -> Record:
             command += [f"--num_steps={steps}", f"--out_dir={folder}/{which}"]
             began = time.perf_counter()
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-            # Of this process alone; `resource` has the largest of all children.
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            found["peak_gb"] = _watch_memory(process)
             if process.returncode:
                 raise UserError(f"{' '.join(command)} failed; run it by itself.")
             found[f"{which}_s"] = round(time.perf_counter() - began, 1)
-            found["peak_gb"] = round(usage.ru_maxrss / 2**20, 2)
     return found
+
+
+def _watch_memory(process: subprocess.Popen) -> float:
+    """Waits for the end of a process; the most memory that it held, in GB of 10^9 bytes.
+
+    What `wait4` says of a child is at least what this process held when it began.
+    """
+    peak = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            found = re.search(r"VmHWM:\s*(\d+) kB", status)
+            peak = int(found[1]) if found else peak
+        time.sleep(_WATCH_SECONDS)
+    return round(peak * 1024 / 1e9, 2)
 
 
 def _find_fastest(backends: dict[str, Evaluate], image: Any) -> tuple[str, Evaluate]:
