@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import itertools
@@ -204,6 +205,7 @@ def descend(
             progress = np.array([step, before + time.monotonic() - began, sessions + 1])
             session = _Session(state, trace, progress, _add_up(state, trace, progress))
             try:
+                _check_space(place, session)
                 states.save(step, args=ocp.args.StandardSave(session))
             except Exception as error:  # orbax and tensorstore have no error of their own
                 for partial in place.glob("*.orbax-checkpoint-tmp"):
@@ -309,8 +311,17 @@ def _add_up(*parts: Any) -> np.ndarray:
     return np.array(found, np.uint32)
 
 
+def _check_space(place: pathlib.Path, session: _Session) -> None:
+    """Fails where a state does not fit, before half of it fills what the result needs."""
+    place.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(place).free < sum(leaf.nbytes for leaf in jax.tree.leaves(session)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _explain(error: Exception) -> str:
     """The reason in an error of orbax's or tensorstore's, which may have many lines."""
+    if isinstance(error, OSError):
+        return explain_failure(error)
     system = re.search(r"\[os_error_code='(\d+)'", str(error))
     if system:
         return os.strerror(int(system[1]))
@@ -392,5 +403,13 @@ def _keep_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=_NUM_STATES, create=True, enable_async_checkpointing=False
     )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as states:
-        yield states
+    report = sys.unraisablehook
+    # Where one file fails, those that were begun beside it find their event loop closed.
+    sys.unraisablehook = lambda found: (
+        None if str(found.exc_value) == "Event loop is closed" else report(found)
+    )
+    try:
+        with ocp.CheckpointManager(folder.absolute(), options=options) as states:
+            yield states
+    finally:
+        sys.unraisablehook = report
