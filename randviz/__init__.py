@@ -31,6 +31,12 @@ References:
   Image Representation. NIPS 2016.
 """
 
+from randviz.host import signals
+
+# Before the other imports, which take seconds.
+if signals.is_program():
+    signals.watch()
+
 from randviz.descent.adam import Adam
 from randviz.descent.descent import Iterate, advance, init, iterate, minimize
 from randviz.descent.lbfgs import JaxoptLbfgs, OptaxLbfgs

@@ -10,6 +10,7 @@ Commands:
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
   demo        all of it on sample pictures, in minutes, with a page to look at
+  clear       remove what unfinished runs left in a folder
 
 `randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
 """
@@ -19,7 +20,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("invert", "texture", "style", "compare", "select", "population", "demo")
+COMMANDS = ("invert", "texture", "style", "compare", "select", "population", "demo", "clear")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

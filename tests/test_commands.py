@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from randviz.__main__ import COMMANDS, main
 from randviz.commands import demo, descent, select, style
 from randviz.commands.network_choice import load_recipe
+from randviz.host.folders import lock_folder
 from randviz.host.images import load_image
 from randviz.host.settings import parse_flags
 from randviz.networks.catalog import NETWORKS
@@ -270,6 +271,26 @@ def test_texture_of_another_size_and_place(tmp_path):
             "invert --image={}/strip.png --image_size=32 --layer=pool4",
             "strip.png (400×8 pixels): as it is resized, the image is 32×1",
         ),
+        (
+            "style --content_image=chelsea --style_image={}/strip.png --image_size=32",
+            "strip.png (400×8 pixels): at the first scale, an image of 32×1 pixels",
+        ),
+        (
+            "texture --texture_image={}/strip.png --image_size=32",
+            "strip.png (400×8 pixels): at the first scale, an image of 32×1 pixels",
+        ),
+        (
+            "select --reference_image={}/strip.png --image_size=32",
+            "strip.png (400×8 pixels): as it is resized, the image is 32×1",
+        ),
+        (
+            "select --reference_image={}/black.png --image_size=32 --last_layer=conv1_1",
+            "black.png is nothing but the input offset",
+        ),
+        (
+            "invert --image=chelsea --image_size=16 --layer=conv1_2 --bias_scale=1e38",
+            "features of layer 'conv1_2' are too large for float32",
+        ),
         ("invert --image=~/nowhere.png", "/nowhere.png does not exist"),
         ("paint", "paint"),
     ],
@@ -294,6 +315,34 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(files, capsys):
     (files / "c.png").mkdir()
     assert main([*INVERT, f"--out_dir={files / 'b'}", f"--output_image={files / 'c.png'}"]) == 2
     assert "c.png is a folder" in capsys.readouterr().err
+
+
+def test_a_second_command_in_a_folder_is_refused_and_leftovers_are_named(tmp_path, capsys):
+    words = [*INVERT, f"--out_dir={tmp_path}"]
+    (tmp_path / ".unfinished-old").mkdir()
+    with lock_folder(tmp_path):
+        assert main(words) == 2
+        assert f"process {os.getpid()} is at work in the folder" in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".unfinished-old"]
+    assert main(words) == 0
+    assert "left .unfinished-old; `randviz clear" in capsys.readouterr().out
+
+
+def test_a_picture_on_the_way_does_not_overwrite_an_input(tmp_path, capsys):
+    start = tmp_path / "out_00002.png"
+    Pillow.effect_noise((16, 16), 50).convert("RGB").save(start)
+    before = start.read_bytes()
+    words = [*INVERT, "--save_every=2", "--init=image", f"--init_image={start}"]
+    assert main([*words, f"--out_dir={tmp_path}"]) == 2
+    assert "out_00002.png is a picture that is read here" in capsys.readouterr().err
+    assert start.read_bytes() == before
+
+
+def test_numbers_beyond_float32_end_a_command_with_its_last_good_picture(tmp_path, capsys):
+    assert main([*INVERT, "--tv_weight=1e38", f"--out_dir={tmp_path}"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the gradient of the tv term is not finite" in error and "last_good.png" in error
+    assert load_image(tmp_path / "last_good.png").shape[1] == 16
 
 
 def test_a_picture_that_cannot_be_saved_costs_no_step(tmp_path, monkeypatch, capsys):
@@ -453,6 +502,13 @@ def test_a_stopped_selection_goes_on_to_the_same_recipe(tmp_path, monkeypatch):
     assert main([*words, f"--out_dir={tmp_path / 'parts'}"]) == 0
     whole, parts = ((tmp_path / name / "recipe.txt").read_text() for name in ("whole", "parts"))
     assert whole == parts
+
+
+def test_a_selection_among_losses_that_are_not_finite_is_refused(tmp_path, capsys):
+    words = [*SELECT, "--num_candidates=1", "--last_layer=conv1_1", "--bias_scale=3e38"]
+    assert main([*words, f"--out_dir={tmp_path / 'out'}"]) == 2
+    assert "no candidate of layer 'conv1_1' has a finite loss" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_candidate_is_the_plain_network_of_the_same_seed(tmp_path):

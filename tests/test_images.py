@@ -153,6 +153,26 @@ def test_floats_that_are_not_finite_are_refused(tmp_path, load_saved):
         load_saved(np.array([[0, np.nan]], np.float32), "a.tif")
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_grey_where_zero_is_white_is_no_negative(tmp_path, kind):
+    white = 1 if kind == np.float32 else np.iinfo(kind).max
+    ramp = np.linspace(0, white, 5, dtype=kind)[None]
+    tifffile.imwrite(tmp_path / "a.tif", ramp, photometric="miniswhite")
+    np.testing.assert_allclose(
+        load_image(tmp_path / "a.tif")[0, :, 0], 1 - ramp[0] / white, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(np.int8, "8-bit numbers with a sign"), (np.uint32, "32-bit numbers without")],
+)
+def test_grey_of_kinds_that_would_be_misread_is_refused(tmp_path, kind, said):
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(6, dtype=kind).reshape(2, 3))
+    with explained(tmp_path / "a.tif", said):
+        load_image(tmp_path / "a.tif")
+
+
 def test_the_first_frame_of_an_animation_is_taken(load_saved):
     frames = [Pillow.new("RGB", SIZE, colour) for colour in ("#ff0000", "#0000ff")]
     image = load_saved(frames[0], "a.gif", save_all=True, append_images=frames[1:])

@@ -475,7 +475,7 @@ def test_the_commands_paint_by_default_and_say_so(tmp_path):
         (["--tv_weight=3"], "--tv_weight belongs"),
         (["--strength=1.5"], "strength"),
         (["--strength=0", "--init=noise"], "--strength=0 is the photograph itself"),
-        (["--style_scale=0.4"], "coffee at the first scale, with --style_scale=0.4: an image of"),
+        (["--style_scale=0.4"], "coffee (600×400 pixels): at the first scale, an image of"),
         (["--style_scale=10", "--image_size=2000"], "makes the painting 20000 pixels long"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -14,7 +15,10 @@ import randviz as rv
 from randviz.descent import descent
 from randviz.descent.schedule import minimize_coarse_to_fine
 from randviz.host import runs
+from randviz.host.images import load_image
 from randviz.host.progress import Progress, format_seconds
+from randviz.objectives.objective import Part, find_non_finite
+from randviz.objectives.regularizers import TotalVariation
 from randviz.types import UserError
 
 NUM_STEPS = 40
@@ -91,6 +95,46 @@ def test_a_damaged_state_is_said_and_the_run_begins_anew(problem, tmp_path):
     np.testing.assert_array_equal(run.image, descend(problem, tmp_path, metadata=2).image)
 
 
+def test_a_state_with_one_wrong_bit_is_set_aside_for_the_one_before(problem, tmp_path):
+    for step in (5, 9):
+        with pytest.raises(runs.Stopped):
+            descend(problem, tmp_path, **stop_at(step))
+    (state,) = tmp_path.glob(".unfinished-*")
+    largest = max((state / "9").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 4
+    largest.write_bytes(data)
+    with pytest.warns(UserWarning, match="9 cannot be read.*the run goes on after step 5"):
+        run = descend(problem, tmp_path)
+    assert len(list(state.glob("damaged-9-*"))) == 1
+    assert run.sessions == 2
+    np.testing.assert_array_equal(run.image, descend(problem, tmp_path, metadata=2).image)
+
+
+def test_a_full_disk_is_said_and_the_last_state_stays(problem, tmp_path, monkeypatch):
+    with pytest.raises(runs.Stopped):
+        descend(problem, tmp_path, **stop_at(5))
+
+    def fail(*arguments, **options):
+        raise ValueError("RESOURCE_EXHAUSTED: 'a/0' ... [os_error_code='28']\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.ocp.CheckpointManager, "save", fail)
+        said = r"after step 9 cannot be saved.*\(No space left on device\).*goes on after step 5"
+        with pytest.raises(UserError, match=said):
+            descend(problem, tmp_path, **stop_at(9))
+        # Where only the end is left to be saved, the result is worth more than its state.
+        assert descend(problem, tmp_path).sessions == 2
+
+
+def test_a_folder_that_vanishes_costs_the_state_but_not_the_run(problem, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    vanish = lambda step, image: shutil.rmtree(folder, ignore_errors=True)
+    run = descend(problem, folder, show=vanish, save_every=15)
+    assert run.trace.loss.shape == (NUM_STEPS,)
+
+
 def test_handlers_of_signals_are_given_back(problem, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     descend(problem, tmp_path, num_steps=2)
@@ -158,9 +202,38 @@ def test_a_folder_that_cannot_be_is_said(tmp_path):
 
 
 def test_failed_steps_are_in_the_trace(tmp_path):
-    broken = jax.tree_util.Partial(lambda x: jnp.sum(x) * jnp.nan)
-    run = descend((broken, jnp.ones((4, 5, 3))), tmp_path, num_steps=3)
+    flat = jax.tree_util.Partial(lambda x: 0 * jnp.sum(x))
+    run = descend((flat, jnp.ones((4, 5, 3))), tmp_path, num_steps=3)
     assert run.trace.failed.all() and np.isfinite(run.image).all()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_term(problem, tmp_path):
+    objective, start = problem
+    part = objective.parts["style"]
+    first, second = part.terms
+    large = second.replace(weight=jnp.float32(jnp.inf))
+    broken = objective.replace(parts={"style": part.replace(terms=(first, large))})
+    with pytest.raises(UserError, match=r"style term of layer 'conv2_1' is inf.*last_good\.png"):
+        descend((broken, start), tmp_path)
+    np.testing.assert_allclose(load_image(tmp_path / "last_good.png"), start, atol=1 / 255)
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss(problem):
+    objective, start = problem
+    assert find_non_finite(objective, start) == ""
+    rough = TotalVariation(power=1.0)
+    parts = {"tv": Part(jnp.float32(3e38), (rough,))}
+    flat = jnp.full_like(start, 0.5).at[0, 0].set(0.6)
+    found = find_non_finite(objective.replace(parts=parts), flat)
+    assert found == "the gradient of the tv term is not finite"
+
+
+def test_the_last_good_image_is_the_one_before_the_step_that_failed(tmp_path):
+    # Adam's first step leads to where the root is not real.
+    root = jax.tree_util.Partial(lambda x: jnp.sum(jnp.sqrt(x - 0.99)))
+    with pytest.raises(UserError, match="the loss is not finite, so the run ends"):
+        descend((root, jnp.ones((4, 5, 3))), tmp_path, num_steps=30, solver="adam")
+    assert load_image(tmp_path / "last_good.png").min() == 1
 
 
 # From coarse to fine: three scales, the shape of the last the one that everything else has.

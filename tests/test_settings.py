@@ -31,6 +31,12 @@ def test_defaults_and_types():
     assert parse_flags(Settings, ["--noloud", "--layers="]).layers == ()
 
 
+def test_the_home_folder_is_found_in_every_flag(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    found = parse_flags(Settings, ["--name=~/a.png", "--layers=~/b.png,c~d"])
+    assert (found.name, found.layers) == ("/home/me/a.png", ("/home/me/b.png", "c~d"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Shorter(Common):
     num_steps: int = 20

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 from randviz.commands import invert, style, texture
 from randviz.commands.inputs import SeedSettings, StepSettings
+from randviz.host.folders import lock_folder
 from randviz.host.grids import render_grid
 from randviz.host.images import load_image, replace_atomically, save_image
-from randviz.host.runs import prepare_folder
 from randviz.host.settings import run_command, setting
 
 
@@ -120,9 +120,14 @@ SHOWS = (
 
 def run(settings: Settings) -> None:
     """Runs the shows one after another and writes the page."""
-    folder = pathlib.Path(settings.out_dir)
-    if not settings.dry_run:
-        prepare_folder(folder)
+    if settings.dry_run:
+        _run(settings, pathlib.Path(settings.out_dir))
+    else:
+        with lock_folder(settings.out_dir) as folder:
+            _run(settings, folder)
+
+
+def _run(settings: Settings, folder: pathlib.Path) -> None:
     began = time.monotonic()
     sections = []
     for show in SHOWS:

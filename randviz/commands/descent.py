@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import glob
 import math
 import pathlib
 import time
@@ -25,10 +26,12 @@ from randviz.commands.inputs import (
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.descent.descent import SOLVERS, find_solver
 from randviz.descent.lbfgs import MEMORY
-from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize
+from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize, scale_shape
+from randviz.descent.solver import Solver
 from randviz.host import runs
 from randviz.host.animation import check_animation, choose_interval, keep_frame, write_animation
 from randviz.host.estimate import check_resources
+from randviz.host.folders import lock_folder, report_leftovers
 from randviz.host.images import check_suffix, save_image
 from randviz.host.settings import list_fields, list_values, setting
 from randviz.networks.extractor import Extractor
@@ -38,7 +41,7 @@ from randviz.objectives.building import WEIGHTINGS
 from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.objectives.objective import Objective, Sampler, Term, objective_at
 from randviz.objectives.statistics.catalog import STATISTICS
-from randviz.tasks.painting import Plan
+from randviz.tasks.painting import FILTERS, LAYERS, Plan
 from randviz.tasks.task import Descent
 from randviz.types import Image, Key, UserError
 
@@ -273,6 +276,30 @@ def find_plan_options(settings: DescentSettings, longest: int) -> dict[str, Any]
     }
 
 
+def check_first_sizes(pictures: Sequence[Picture], plan: Plan, flags: str) -> None:
+    """Checks that no source is smaller than the filters at the first scale.
+
+    Args:
+      pictures: the sources.
+      plan: what is painted of them.
+      flags: that would make them larger, for the message.
+
+    Raises:
+      UserError: naming the picture and the size of its file, if one is.
+    """
+    extractor = jax.eval_shape(FILTERS.sample, plan.descent.key)  # its shapes are all that counts
+    for picture in pictures:
+        shape = scale_shape(picture.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
+        try:
+            extractor.check_image((*shape, 3), LAYERS[-1])
+        except UserError as error:
+            height, width = picture.file_size
+            raise UserError(
+                f"{picture.metadata['source']} ({width}×{height} pixels): at the first scale,"
+                f" {error.args[0].rstrip('.')}, or give a larger {flags}."
+            ) from error
+
+
 def plan_task(
     name: str, settings: DescentSettings, plan: Plan, pictures: Mapping[str, Picture]
 ) -> Task:
@@ -365,7 +392,8 @@ def state_layer_weights(
       that is not homogeneous has no other scale, and is stated as it is.
 
     Raises:
-      UserError: if a layer's weight is not finite, because the picture does not reach the layer.
+      UserError: if a layer's weight is not finite, because the picture does not reach the layer, or
+        not positive, because the features are beyond float32.
     """
     exponents = {}
     if isinstance(source, Extractor):
@@ -380,7 +408,12 @@ def state_layer_weights(
     for part, weights in objective.layer_weights().items():
         for layer, weight in weights.items():
             value = float(weight)
-            if not math.isfinite(value):
+            if math.isnan(value) or value == 0:  # the reciprocal of an infinite gradient
+                raise UserError(
+                    f"the features of layer {layer!r} are too large for float32; take smaller"
+                    " weights (--scale, --bias_scale, --trained_weights) or --input_offset."
+                )
+            if math.isinf(value):
                 raise UserError(
                     f"layer {layer!r} does not answer to the picture at all (is it black?); take"
                     " another picture, layer or --input_offset."
@@ -406,7 +439,8 @@ def run_task(task: Task) -> None:
     """Runs a descent, saves its picture and writes its record; or says what it would take.
 
     Raises:
-      UserError: if it does not fit into memory, or the output folder cannot be written.
+      UserError: if it does not fit into memory, the output folder cannot be written or is in use by
+        another process, or the loss is not finite.
       runs.Stopped: if the user stopped it.
     """
     settings = task.settings
@@ -415,9 +449,12 @@ def run_task(task: Task) -> None:
     check_suffix(output, bits=settings.bits)
     outputs = {"output_image": output}
     if settings.animation:
-        outputs["animation"] = animation = pathlib.Path(settings.animation).expanduser()
-        check_animation(animation, output)
-    for path in outputs.values():
+        outputs["animation"] = pathlib.Path(settings.animation).expanduser()
+        check_animation(outputs["animation"], output)
+    taken = list(outputs.values())
+    if settings.save_every:
+        taken += output.parent.glob(f"{glob.escape(output.stem)}_*{output.suffix}")
+    for path in taken:
         check_output(path, task.pictures.values())
     named = task.descent.default_solver() if settings.solver == "auto" else settings.solver
     solver = find_solver(named, memory=settings.memory)
@@ -452,11 +489,26 @@ def run_task(task: Task) -> None:
         _check_scale(stages[0])
     last = stages[-1].make_objective()
     stages[-1] = stages[-1]._replace(make_objective=lambda: last)
+    with lock_folder(settings.out_dir) as folder:
+        _descend(task, stages, solver, outputs, folder)
+
+
+def _descend(
+    task: Task,
+    stages: Sequence[runs.Stage],
+    solver: Solver,
+    outputs: Mapping[str, pathlib.Path],
+    folder: pathlib.Path,
+) -> None:
+    """Runs a descent in its folder; the outputs are named by their flags."""
+    settings, schedule = task.settings, task.schedule
+    output, animation = outputs["output_image"], outputs.get("animation")
     layer_weights = {}
     # Without weighting all are 1; to draw a redrawn objective only to say so would take seconds.
     if task.descent.task.weighting != "none":
-        layer_weights = state_layer_weights(task.descent.source, objective_at(last, 0))
-    folder = runs.prepare_folder(settings.out_dir)
+        layer_weights = state_layer_weights(
+            task.descent.source, objective_at(stages[-1].make_objective(), 0)
+        )
     for flag, path in outputs.items():
         runs.prepare_folder(path.parent, flag=flag)
         if path.is_dir():
@@ -479,11 +531,11 @@ def run_task(task: Task) -> None:
         image = task.finish(image)
         if settings.save_every:
             write(output.with_stem(f"{output.stem}_{step:05}"), image)
-        if settings.animation:
+        if animation:
             keep_frame(frames, step, image)
 
     save_every = settings.save_every
-    if settings.animation:
+    if animation:
         save_every = save_every or choose_interval(schedule.num_steps)
         keep_frame(frames, 0, task.finish(task.start))
     run = runs.descend(
@@ -499,7 +551,7 @@ def run_task(task: Task) -> None:
     )
     image = task.finish(run.image)
     write(output, image)
-    if settings.animation:
+    if animation:
         write_animation(animation, frames, image, quality=settings.quality)
     messages = [text for picture in task.pictures.values() for text in picture.metadata["warnings"]]
     failed = int(run.trace.failed.sum())
@@ -526,3 +578,4 @@ def run_task(task: Task) -> None:
     runs.delete_checkpoint(folder, decisive)
     written = [*outputs.values(), folder / "run.json"]
     print(f"{task.name}: wrote {', '.join(map(str, written))}")
+    report_leftovers(task.name, folder)

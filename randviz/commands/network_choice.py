@@ -7,6 +7,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from randviz.commands.inputs import SeedSettings, load_picture, make_keys
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
@@ -211,7 +214,13 @@ def choose_trained(settings: NetworkSettings) -> Choice:
             return params
         deepest = network.last_convolutional() if path[-1].needs_fixed_size else path[-1].name
         images = [picture.image for picture in pictures]
-        return normalize_activations(network, params, images, last_layer=deepest)
+        params = normalize_activations(network, params, images, last_layer=deepest)
+        if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UserError(
+                f"the activations of {settings.trained_weights} are beyond float32; leave them as"
+                " they are with --normalization_images=, or take other weights."
+            )
+        return params
 
     metadata = {
         "weights": "trained",

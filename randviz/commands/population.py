@@ -295,6 +295,11 @@ def measure(
         mesh=mesh,
     )
     result = multihost_utils.process_allgather(result, tiled=True)
+    if not np.isfinite(result.feature_error).all():
+        raise UserError(
+            f"the features of {image} in layer {layer!r} of a {kind} network are not finite; take"
+            " smaller weights (--scale, --bias_scale, --trained_weights)."
+        )
     files = {"weights_sha256": plan.choices[kind].metadata["sha256"]} if kind == TRAINED else {}
     return [
         {

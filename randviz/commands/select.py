@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from randviz.commands.inputs import Picture, load_picture, make_keys
+from randviz.commands.inputs import Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import choose_untrained
 from randviz.commands.trials import StudySettings, make_noise
 from randviz.host.images import replace_atomically
@@ -70,8 +70,8 @@ def list_trials(settings: Settings) -> list[Trial]:
     """Each layer with weights, in forward order.
 
     Raises:
-      UserError: if there is no reference, it does not reach the last layer, or the network has
-        weights already.
+      UserError: if there is no reference, it does not reach the last layer or is nothing but the
+        input offset, or the network has weights already.
     """
     picture = _load_reference(settings)
     if settings.network not in NETWORKS:
@@ -82,7 +82,7 @@ def list_trials(settings: Settings) -> list[Trial]:
         raise UserError("a recipe has no place for --activation; leave that flag out.")
     network = _choose_architecture(settings)
     last_layer = settings.last_layer or network.last_convolutional()
-    network.check_image(picture.image.shape, last_layer)
+    check_picture(picture, network, last_layer)
     return [{"layer": layer} for layer in weight_shapes(network, last_layer)]
 
 
@@ -125,6 +125,11 @@ def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Recor
             draws=tuple(record["draw"] for record in records),
         )
     choice = _try_candidates(settings, network, params, image, trial["layer"])
+    if not np.isfinite(choice.losses).any():
+        raise UserError(
+            f"no candidate of layer {trial['layer']!r} has a finite loss; take a smaller --scale or"
+            " --bias_scale, or another --reference_image."
+        )
     return [
         {
             "draw": int(choice.draw),

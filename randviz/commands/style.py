@@ -15,13 +15,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from randviz.commands.descent import (
     MethodSettings,
     Task,
+    check_first_sizes,
     check_method,
     describe_choice,
     find_plan_options,
@@ -40,13 +40,13 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
-from randviz.descent.schedule import resize, scale_shape
+from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
-from randviz.tasks.painting import FILTERS, LAYERS, STRENGTH, Plan, plan_painting
+from randviz.tasks.painting import STRENGTH, plan_painting
 from randviz.tasks.style import Style, keep_colors, match_colors
 from randviz.tasks.task import Descent
 from randviz.types import Array, Image, UserError
@@ -181,23 +181,8 @@ def _plan_filters(
     )
     if settings.init != "content":
         plan = plan._replace(start=start)
-    _check_first_sizes(paintings, plan, settings.style_scale)
+    check_first_sizes(paintings, plan, "--style_scale or --min_size")
     return plan_task("style", settings, plan, extra)
-
-
-def _check_first_sizes(paintings: Sequence[Picture], plan: Plan, style_scale: float) -> None:
-    """Checks that no painting is smaller than the filters at the first scale."""
-    extractor = jax.eval_shape(FILTERS.sample, plan.descent.key)  # its shapes are all that counts
-    for painting in paintings:
-        shape = scale_shape(painting.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
-        try:
-            extractor.check_image((*shape, 3), LAYERS[-1])
-        except UserError as error:
-            raise UserError(
-                f"{painting.metadata['source']} at the first scale, with"
-                f" --style_scale={style_scale:g}: {error.args[0].rstrip('.')}, or give a larger"
-                " --style_scale or --min_size."
-            ) from error
 
 
 def _plan_paper(

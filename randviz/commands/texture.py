@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from randviz.commands.descent import (
     MethodSettings,
     Task,
+    check_first_sizes,
     check_method,
     describe_choice,
     find_plan_options,
@@ -91,6 +92,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
         _, noise_key = make_keys(settings.seed)
         start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
         plan = plan._replace(start=start)
+    check_first_sizes([picture], plan, "--image_size or --min_size")
     return plan_task("texture", settings, plan, extra)
 
 

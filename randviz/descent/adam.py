@@ -62,6 +62,10 @@ class Adam(Solver):
         )
         return image, (moments, image - rate * updates, average, num_steps), trace
 
+    def next_place(self, state: State) -> Image:
+        """See `Solver.next_place`."""
+        return state.inner[1]
+
     def result(self, state: State) -> Image:
         """See `Solver.result`."""
         return state.inner[2]

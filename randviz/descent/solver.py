@@ -99,6 +99,10 @@ class Solver:
         """
         raise NotImplementedError
 
+    def next_place(self, state: State) -> Image:
+        """Where the next step evaluates the objective first, [H, W, 3]."""
+        return state.image
+
     def result(self, state: State) -> Image:
         """The image that the descent returns, [H, W, 3]: where it stands, or an average."""
         return state.image

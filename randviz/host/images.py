@@ -26,6 +26,7 @@ from PIL import ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from randviz.host.samples import SAMPLES, is_sample, open_sample
 from randviz.types import UserError
 
+TEMPORARY_PREFIX = ".randviz-"  # of files that take their names once they are whole
 _BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that also hold 16 bits a channel
@@ -33,6 +34,11 @@ _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that also hold 16 bits a c
 # or N for the machine's own), it keeps the low ones.
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B"}
 _LOW_BYTES["RGB;16N"] = "RGB;16B" if sys.byteorder == "little" else "RGB;16L"
+
+# Tags of TIFF files, and the kinds (sample format, bits) that Pillow reads as numbers without sign,
+# or with one, though they are not.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_MISREAD = {(2, 8): "8-bit numbers with a sign", (1, 32): "32-bit numbers without sign"}
 
 
 def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> np.ndarray:
@@ -189,7 +195,7 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     # Not tempfile: it would leave the file readable by its owner only.
-    temporary = path.parent / f".randviz-{secrets.token_hex(8)}{path.suffix}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -270,14 +276,20 @@ def _open_file(name: str) -> Pillow.Image:
     try:
         with Pillow.open(name) as picture:
             low_tiles = _list_low_tiles(picture)  # before loading, which forgets the tiles
+            if picture.format == "TIFF":
+                _check_tiff(picture, name)
+            white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0
             picture.load()
             upright = ImageOps.exif_transpose(picture)
+            upright.info["white_is_zero"] = white_is_zero
         if low_tiles and not {"icc_profile", "transparency"} & upright.info.keys():
             with Pillow.open(name) as picture:
                 picture.tile = low_tiles
                 picture.load()
                 upright.info["low_bytes"] = ImageOps.exif_transpose(picture)
         return upright
+    except UserError:
+        raise
     except FileNotFoundError:
         problem = f"does not exist; give a picture's path or a sample's name ({', '.join(SAMPLES)})"
     except IsADirectoryError:
@@ -294,6 +306,16 @@ def _open_file(name: str) -> Pillow.Image:
             else f"is cut short or damaged ({error}); fetch or save it again"
         )
     raise UserError(f"{name or 'The empty path'} {problem}.")
+
+
+def _check_tiff(picture: Pillow.Image, name: str) -> None:
+    """Refuses kinds of numbers that Pillow takes for others."""
+    kind = picture.tag_v2.get(_SAMPLE_FORMAT, (1,))[0], picture.tag_v2.get(_BITS, (1,))[0]
+    if kind in _MISREAD:
+        raise UserError(
+            f"{name} holds {_MISREAD[kind]}; save it with 8 or 16 bits without sign, or as floating"
+            " point."
+        )
 
 
 def _list_low_tiles(picture: ImageFile.ImageFile) -> list:
@@ -333,6 +355,8 @@ def _read_deep_grey(picture: Pillow.Image, name: str) -> np.ndarray:
             stacklevel=3,
         )
     grey = ((values - low) / (high - low)).astype(np.float32)
+    if picture.info.get("white_is_zero"):  # Pillow itself turns 8 bits and fewer
+        grey = 1 - grey
     return np.repeat(grey[..., None], 3, axis=-1)
 
 

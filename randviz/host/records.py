@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from randviz.host.images import replace_atomically
+from randviz.host.images import explain_failure, replace_atomically
 from randviz.host.runs import describe_machine, prepare_folder, write_record
 from randviz.types import UserError
 
@@ -42,7 +42,8 @@ class Records:
           metadata: everything that the records depend on, plain values.
 
         Raises:
-          UserError: if the folder holds records of other settings, or records without settings.
+          UserError: if the folder holds records of other settings, records without settings, or
+            damaged ones.
         """
         self.folder = pathlib.Path(folder)
         # As it will be read back: tuples are lists.
@@ -55,20 +56,31 @@ class Records:
     def _read(self) -> None:
         try:
             found = json.loads(self._run.read_text())
-        except (OSError, ValueError):
-            found = {}
+            found.keys()  # or it is no dictionary
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{self._run}, which says what {self._path.name} is of, is missing or damaged; put"
+                " it back, or choose another --out_dir."
+            ) from error
         different = [name for name in self.metadata if found.get(name) != self.metadata[name]]
         if different:
             raise UserError(
                 f"{self.folder} holds records of other settings ({self._name(different, found)};"
                 f" see {self._run}); choose another --out_dir."
             )
-        lines = self._path.read_text().splitlines()
-        for line in lines:
+        lines = self._path.read_text(errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
             try:
-                self.records.append(json.loads(line))
-            except ValueError:
-                break  # the process was killed while it wrote this one
+                record = json.loads(line)
+                record["trial"]
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines):
+                    break  # the process was killed while it wrote this one
+                raise UserError(
+                    f"line {number} of {self._path} is damaged; remove it and those after it, which"
+                    " are then measured again, or choose another --out_dir."
+                ) from error
+            self.records.append(record)
         if len(self.records) < len(lines):
             with replace_atomically(self._path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
@@ -90,11 +102,21 @@ class Records:
         return [trial for trial in trials if json.dumps(trial) not in done]
 
     def append(self, record: Record) -> None:
-        """Adds a record, in memory and on disk."""
+        """Adds a record, on disk and in memory.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
         # With the first record and not before, so that a mistake in the settings costs nothing.
         if not self.records:
             prepare_folder(self.folder)
             write_record(self._run, {**self.metadata, **describe_machine()})
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written ({explain_failure(error)}); mend that, and the"
+                " same command goes on after the last record."
+            ) from error
         self.records.append(record)

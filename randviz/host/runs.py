@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import itertools
@@ -10,13 +11,15 @@ import logging
 import math
 import os
 import pathlib
+import re
+import secrets
 import shutil
-import signal
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +29,19 @@ import orbax.checkpoint as ocp
 from randviz.descent.descent import find_solver, init, take_steps
 from randviz.descent.schedule import resize
 from randviz.descent.solver import Objective, Solver, State, Trace
-from randviz.host.images import explain_failure, replace_atomically
+from randviz.host import signals
+from randviz.host.images import explain_failure, replace_atomically, save_image
 from randviz.host.progress import Progress
+from randviz.objectives.objective import find_non_finite, objective_at
 from randviz.types import Image, UserError
 
 _CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
 _CHUNK_STEPS = 64  # the trace capacity that `advance` compiles for at the least
 _SAVE_SECONDS = 20.0  # at most so much work is lost when the process is killed outright
-_STATE_VERSION = 2  # of what is saved; another number leaves older states alone
+_STATE_VERSION = 3  # of what is saved; another number leaves older states alone
+_NUM_STATES = 2  # kept, so that there is an earlier one if the last is damaged
+_PATIENCE = 10  # steps in a row that lead to no finite value before a run is given up
+UNFINISHED_PREFIX = ".unfinished-"  # of the folders of states
 
 
 class Stopped(Exception):
@@ -154,7 +162,8 @@ def descend(
     The state lies in the folder under the run's fingerprint, so that the same command goes on with
     it and another command in the same folder does not touch it. The last image is the same, bit
     for bit, however often the run was stopped. The last state stays too, until the caller has put
-    the result in safety and calls `delete_checkpoint`.
+    the result in safety and calls `delete_checkpoint`. Where a state cannot be read, the one before
+    it is taken.
 
     Args:
       stages: what descends, stage by stage; each starts from the result of the one before.
@@ -171,13 +180,16 @@ def descend(
       The finished run.
 
     Raises:
-      Stopped: after SIGINT or SIGTERM, with the state saved.
+      Stopped: after SIGINT, SIGTERM or SIGHUP, with the state saved.
+      UserError: if a state cannot be saved, or the loss or its gradient is not finite and stays so;
+        the last good image is then in the folder's last_good.png.
     """
     solver = find_solver(solver)
     ends = list(itertools.accumulate(stage.num_steps for stage in stages))
     total = ends[-1]
     place = checkpoint_folder(folder, metadata)
-    with _keep_states(place) as states, _catch_signals() as wish:
+    wish = None
+    with _keep_states(place) as states, contextlib.ExitStack() as stack:
         session = _restore(states, stages, ends, solver, place)
         if session is None:
             trace = Trace(*(np.zeros(total, dtype) for dtype in "fffi?"))
@@ -191,7 +203,17 @@ def descend(
 
         def save() -> None:
             progress = np.array([step, before + time.monotonic() - began, sessions + 1])
-            states.save(step, args=ocp.args.StandardSave(_Session(state, trace, progress)))
+            session = _Session(state, trace, progress, _add_up(state, trace, progress))
+            try:
+                _check_space(place, session)
+                states.save(step, args=ocp.args.StandardSave(session))
+            except Exception as error:  # orbax and tensorstore have no error of their own
+                for partial in place.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise UserError(
+                    f"the state after step {step} cannot be saved in {place} ({_explain(error)});"
+                    f" the same command goes on after step {states.latest_step() or 0}."
+                ) from error
 
         def work(done: int) -> float:
             begins = [0, *ends[:-1]]
@@ -230,13 +252,22 @@ def descend(
                         count = int(min(max(_CHUNK_SECONDS / pace, 1), _CHUNK_STEPS))
                     timed = True
                     step += chunk
+                    # Before, there is nothing to save, and a signal need not wait for a compiler.
+                    wish = wish or stack.enter_context(signals.defer())
                     progress.report(step, f"loss {float(trace.loss[step - 1]):.4g}")
+                    if not np.isfinite(trace.loss[step - 1]) or (
+                        state.failures >= min(_PATIENCE, total)
+                        and not np.isfinite(trace.gradient_norm[step - 1])
+                    ):
+                        _give_up(objective, state, solver, step, folder)
                     if step == total:
-                        save()
+                        # The result itself may still be saved where a state cannot.
+                        with contextlib.suppress(UserError):
+                            save()
                         break
                     if show and save_every and step % save_every == 0:
                         show(step, solver.result(state))
-                    if wish.stop:
+                    if wish.number:
                         save()
                         raise Stopped(
                             f"stopped after step {step} of {total}; the same command goes on there."
@@ -255,7 +286,7 @@ def delete_checkpoint(folder: pathlib.Path, metadata: Any) -> None:
 
 def checkpoint_folder(folder: pathlib.Path, metadata: Any) -> pathlib.Path:
     """The folder inside a run's folder that holds its state while it is unfinished."""
-    return folder / f".unfinished-{fingerprint([_STATE_VERSION, metadata])}"
+    return folder / f"{UNFINISHED_PREFIX}{fingerprint([_STATE_VERSION, metadata])}"
 
 
 def _for_one_evaluation(objective: Objective) -> Objective:
@@ -269,6 +300,47 @@ class _Session(NamedTuple):
     state: State
     trace: Trace  # [num_steps] each, zeros beyond the step reached
     progress: np.ndarray  # step reached, seconds spent, sessions
+    checksum: np.ndarray  # of all the others, since the files themselves have none
+
+
+def _add_up(*parts: Any) -> np.ndarray:
+    """The checksum of a session's parts."""
+    found = 0
+    for leaf in jax.tree.leaves(parts):
+        found = zlib.crc32(np.asarray(leaf).tobytes(), found)
+    return np.array(found, np.uint32)
+
+
+def _check_space(place: pathlib.Path, session: _Session) -> None:
+    """Fails where a state does not fit, before half of it fills what the result needs."""
+    place.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(place).free < sum(leaf.nbytes for leaf in jax.tree.leaves(session)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _explain(error: Exception) -> str:
+    """The reason in an error of orbax's or tensorstore's, which may have many lines."""
+    if isinstance(error, OSError):
+        return explain_failure(error)
+    system = re.search(r"\[os_error_code='(\d+)'", str(error))
+    if system:
+        return os.strerror(int(system[1]))
+    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+
+
+def _give_up(
+    objective: Objective, state: State, solver: Solver, step: int, folder: pathlib.Path
+) -> NoReturn:
+    """Saves the last good image and says what is not finite."""
+    picture = folder / "last_good.png"
+    save_image(picture, solver.result(state))
+    # The step that failed has been counted.
+    drawn = objective_at(objective, state.step - 1)
+    found = find_non_finite(drawn, solver.next_place(state)) or "the loss is not finite"
+    raise UserError(
+        f"{found}, so the run ends at step {step}; the last good image is {picture}, and smaller"
+        " weights or another picture may help."
+    )
 
 
 def _restore(
@@ -278,10 +350,32 @@ def _restore(
     solver: Solver,
     place: pathlib.Path,
 ) -> _Session | None:
-    """The last session saved, or None if there is none that can be read."""
-    step = states.latest_step()
-    if step is None:
-        return None
+    """The last session that can be read, or None; those that cannot are set aside."""
+    damaged = []
+    session = None
+    for step in sorted(states.all_steps(), reverse=True):
+        try:
+            session = _read(states, step, stages, ends, solver)
+            break
+        except Exception as error:  # what a damaged file raises depends on where the damage is
+            aside = place / f"damaged-{step}-{secrets.token_hex(4)}"
+            damaged.append(f"{place / str(step)} cannot be read ({_explain(error)})")
+            (place / str(step)).rename(aside)
+    if damaged:
+        states.reload()
+        then = f"goes on after step {int(session.progress[0])}" if session else "begins anew"
+        warnings.warn(f"the state {' and '.join(damaged)}; the run {then}.", stacklevel=2)
+    return session
+
+
+def _read(
+    states: ocp.CheckpointManager,
+    step: int,
+    stages: Sequence[Stage],
+    ends: Sequence[int],
+    solver: Solver,
+) -> _Session:
+    """The session saved after a step; anything may be raised if it is damaged."""
     stage = stages[min(bisect.bisect_left(ends, step), len(stages) - 1)]
 
     def make_state() -> State:
@@ -290,47 +384,32 @@ def _restore(
 
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(make_state))
     trace = Trace(*(np.zeros(ends[-1], dtype) for dtype in "fffi?"))
-    try:
-        template = _Session(state, trace, np.zeros(3))
-        return states.restore(step, args=ocp.args.StandardRestore(template))
-    except Exception as error:  # what a damaged file raises depends on where the damage is
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        warnings.warn(
-            f"the state saved in {place} cannot be read ({reason}); the run begins anew.",
-            stacklevel=2,
-        )
-        states.delete(step)
-        return None
+    template = _Session(state, trace, np.zeros(3), np.array(0, np.uint32))
+    session = states.restore(step, args=ocp.args.StandardRestore(template))
+    if _add_up(*session[:-1]) != session.checksum:
+        raise ValueError("its checksum is another")
+    return session
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
 
 
 @contextlib.contextmanager
 def _keep_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports each file it writes
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as states:
-        yield states
-
-
-class _Wish:
-    stop = False
-
-
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[_Wish]:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one stops at once."""
-    wish = _Wish()
-
-    def note(number, frame):
-        wish.stop = True
-        signal.signal(number, previous[number])
-
-    # Only the main thread may set handlers; elsewhere signals are somebody else's business.
+    # What they report here is raised as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_not_orbax)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=_NUM_STATES, create=True, enable_async_checkpointing=False
+    )
+    report = sys.unraisablehook
+    # Where one file fails, those that were begun beside it find their event loop closed.
+    sys.unraisablehook = lambda found: (
+        None if str(found.exc_value) == "Event loop is closed" else report(found)
+    )
     try:
-        previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        previous = {}
-    try:
-        yield wish
+        with ocp.CheckpointManager(folder.absolute(), options=options) as states:
+            yield states
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = report

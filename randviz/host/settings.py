@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import jax
 from absl import flags
 
+from randviz.host import signals
+from randviz.host.images import explain_failure
 from randviz.host.runs import Stopped
 from randviz.types import UserError
 
@@ -137,8 +139,14 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
         # Every bound lets "nan" through, and an infinite weight is no weight.
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{field.name}={value} is not a finite number; give one.")
-        found[field.name] = tuple(value) if isinstance(field.default, tuple) else value
+        # A shell expands ~ at the beginning of a word only, which here is the flag's name.
+        is_list = isinstance(field.default, tuple)
+        found[field.name] = tuple(map(_expand_home, value)) if is_list else _expand_home(value)
     return settings_class(**found)
+
+
+def _expand_home(value: Any) -> Any:
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
@@ -191,7 +199,8 @@ def run_command(
       doc: what `--help` says above the flags.
 
     Returns:
-      The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal.
+      The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal in a
+      process that is not ours to end.
     """
     if {"--help", "-h", "--helpfull"} & set(argv):
         print(f"{inspect.cleandoc(doc)}\n\nFlags (with defaults):\n")
@@ -209,6 +218,7 @@ def run_command(
             run(settings)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        signals.end_by_signal()
         return 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
@@ -217,7 +227,12 @@ def run_command(
         return 2
     except (Stopped, KeyboardInterrupt) as error:
         print(f"{name}: {str(error) or 'stopped.'}", file=sys.stderr)
+        signals.end_by_signal()
         return 130
+    except OSError as error:  # such as a full disk, at a file that nothing else depends on
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {place}{explain_failure(error)}.", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -5,6 +5,7 @@ can be stopped at any moment and goes on after its last good record. What the re
 paper's sentences goes to claims.json.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -17,10 +18,11 @@ import numpy as np
 
 from randviz.descent.solver import Objective
 from randviz.host.estimate import check_resources
+from randviz.host.folders import lock_folder, report_leftovers
 from randviz.host.processes import ProcessSettings, broadcast, join_processes, together
 from randviz.host.progress import Progress
 from randviz.host.records import Record, Records, Trial, name_trial
-from randviz.host.runs import Stopped, prepare_folder, write_record
+from randviz.host.runs import Stopped, write_record
 from randviz.host.settings import list_values, run_command
 from randviz.types import Image, UserError
 
@@ -120,8 +122,8 @@ def run_study(study: Study, settings: Any) -> None:
     All processes of a study measure, the first one writes.
 
     Raises:
-      UserError: if the study does not fit into memory, or its folder cannot be written or holds
-        records of other settings.
+      UserError: if the study does not fit into memory, or its folder cannot be written, is in use
+        by another process or holds records of other settings.
       Stopped: if the user stopped it.
     """
     if isinstance(settings, ProcessSettings):
@@ -131,19 +133,33 @@ def run_study(study: Study, settings: Any) -> None:
         _check_resources(study, settings)
         return
     is_first = jax.process_index() == 0
-    records = together(lambda: Records(settings.out_dir, metadata) if is_first else None)
+    with contextlib.ExitStack() as stack:
+        lock = lambda: stack.enter_context(lock_folder(settings.out_dir))
+        folder = together(lambda: lock() if is_first else None)
+        _run(study, settings, trials, metadata, folder)
+
+
+def _run(
+    study: Study,
+    settings: Any,
+    trials: list[Trial],
+    metadata: Mapping[str, Any],
+    folder: pathlib.Path | None,
+) -> None:
+    """Measures and concludes; the folder is None in all processes but the first."""
+    records = together(lambda: Records(folder, metadata) if folder else None)
     done = records.missing(trials) if records else []
     missing = broadcast(np.array([trial in done for trial in trials], bool))
     missing = [trial for trial, is_missing in zip(trials, missing, strict=True) if is_missing]
     if missing:
         together(lambda: _check_resources(study, settings))
-        together(lambda: prepare_folder(settings.out_dir) if is_first else None)
         try:
             _measure(study, settings, missing, len(trials), records)
         except KeyboardInterrupt:
             raise Stopped("stopped; the same command goes on after the last record.") from None
     if records:
         _conclude(study, settings, trials, records)
+        report_leftovers(study.name, folder)
 
 
 def _plan(study: Study, settings: Any) -> tuple[list[Trial], dict[str, Any]]:

@@ -85,7 +85,7 @@ class FilterPyramid(Extractor):
         size = kernel.shape[0]
         limits = [side - size + 1 for side in reduced.shape[:2]]
         places = jax.random.randint(key, (count, 2), 0, jnp.array(limits), jnp.int32)
-        cut = lambda place: lax.dynamic_slice(reduced, (*place, 0), (size, size, 3))
+        cut = lambda place: lax.dynamic_slice(reduced, (*place, jnp.int32(0)), (size, size, 3))
         return jnp.tensordot(jax.vmap(cut)(places), kernel, 3)
 
     def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:

@@ -128,6 +128,33 @@ class Objective:
         return self.replace(extractor=self.extractor.for_one_evaluation())
 
 
+def find_non_finite(objective: Callable[[Image], Array], image: Image) -> str:
+    """Says which term is not finite at an image, or has a gradient that is not.
+
+    Args:
+      objective: an `Objective`; of other callables nothing is known.
+      image: [H, W, 3].
+
+    Returns:
+      Such as "the style term of layer 'conv3_1' is inf"; "" if no single term is to blame.
+    """
+    if not isinstance(objective, Objective):
+        return ""
+    measure = jax.jit(lambda alone, image: jax.value_and_grad(lambda x: alone(x))(image))
+    for name, part in objective.parts.items():
+        for term in part.terms:
+            alone = objective.replace(parts={name: part.replace(terms=(term,))})
+            value, gradient = measure(alone, image)
+            said = f"the {name} term"
+            if isinstance(term, Term):
+                said += f" of layer {term.layer!r}"
+            if not jnp.isfinite(value):
+                return f"{said} is {value}"
+            if not jnp.isfinite(jnp.linalg.norm(gradient)):
+                return f"the gradient of {said} is not finite"
+    return ""
+
+
 class Sampler(Protocol):
     """A pytree that draws an extractor from a key."""
 
