@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -171,27 +171,6 @@ def _advance(
 
     # The number of steps is an argument, not a constant: another chunk length is the same program.
     return lax.fori_loop(0, num_steps, body, (state, empty))
-
-
-def trace_shapes(
-    make_objective: Callable[[], Objective],
-    image: Image | jax.ShapeDtypeStruct,
-    *,
-    solver: Solver | str = "jaxopt",
-) -> tuple[Objective, State]:
-    """Finds the shapes of a descent's arrays, without computing any.
-
-    Args:
-      make_objective: makes the objective.
-      image: [H, W, 3], where the descent starts, or its shape.
-      solver: as in `init`.
-
-    Returns:
-      The objective and the state, as `compile_steps` takes them.
-    """
-    objective = jax.eval_shape(make_objective)
-    start = lambda objective, image: init(objective, image, solver=solver)
-    return objective, jax.eval_shape(start, objective, image)
 
 
 def compile_steps(objective: Objective, state: State, *, solver: Solver | str = "jaxopt"):

@@ -103,7 +103,9 @@ def estimate_descent(
     Returns:
       The estimate. The program is kept by JAX, and the descent itself need not compile it again.
     """
-    objective, state = descent.trace_shapes(make_objective, start, solver=solver)
+    objective = jax.eval_shape(make_objective)
+    init = lambda objective, image: descent.init(objective, image, solver=solver)
+    state = jax.eval_shape(init, objective, start)
     plan = descent.compile_steps(objective, state, solver=solver).memory_analysis()
     used = _count_bytes((objective, state))
     used += plan.output_size_in_bytes + plan.temp_size_in_bytes

@@ -1,7 +1,6 @@
 """Long runs: watched, saved, stopped at any moment, and gone on with where they were."""
 
 import bisect
-import concurrent.futures
 import contextlib
 import errno
 import hashlib
@@ -27,13 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from randviz.descent.descent import (
-    compile_steps,
-    find_solver,
-    init,
-    take_steps,
-    trace_shapes,
-)
+from randviz.descent.descent import find_solver, init, take_steps
 from randviz.descent.schedule import resize
 from randviz.descent.solver import Objective, Solver, State, Trace
 from randviz.host import signals
@@ -207,10 +200,6 @@ def descend(
             image = state.image
             del session  # or the first state would be held to the end
         began = saved = time.monotonic()
-        # The program of a stage is compiled while the one before descends, which seldom takes all
-        # processors.
-        compiler, compilations = concurrent.futures.ThreadPoolExecutor(1), []
-        stack.callback(compiler.shutdown, wait=False, cancel_futures=True)
 
         def save() -> None:
             progress = np.array([step, before + time.monotonic() - began, sessions + 1])
@@ -234,10 +223,9 @@ def descend(
             )
 
         with Progress(label, total, step, print_every=print_every, work=work) as progress:
-            for stage, following, end in zip(stages, [*stages[1:], None], ends, strict=True):
+            for stage, end in zip(stages, ends, strict=True):
                 if step > end:
                     continue
-                concurrent.futures.wait(compilations)
                 objective = stage.make_objective()
                 progress.restart()
                 if state is None:
@@ -258,8 +246,6 @@ def descend(
                     state, lines = take_steps(objective, state, num_steps=chunk, solver=solver)
                     for whole, part in zip(trace, jax.device_get(lines), strict=True):
                         whole[step : step + chunk] = part[:chunk]
-                    if following and not timed:
-                        compilations = [compiler.submit(_compile, following, solver)]
                     now = time.monotonic()
                     if timed:
                         pace = (now - tick) / chunk
@@ -301,12 +287,6 @@ def delete_checkpoint(folder: pathlib.Path, metadata: Any) -> None:
 def checkpoint_folder(folder: pathlib.Path, metadata: Any) -> pathlib.Path:
     """The folder inside a run's folder that holds its state while it is unfinished."""
     return folder / f"{UNFINISHED_PREFIX}{fingerprint([_STATE_VERSION, metadata])}"
-
-
-def _compile(stage: Stage, solver: Solver) -> None:
-    """Compiles a stage's program, which JAX keeps; what fails here will fail again and be told."""
-    image = jax.ShapeDtypeStruct((*stage.shape, 3), "float32")
-    compile_steps(*trace_shapes(stage.make_objective, image, solver=solver), solver=solver)
 
 
 def _for_one_evaluation(objective: Objective) -> Objective:
