@@ -85,7 +85,7 @@ class FilterPyramid(Extractor):
         size = kernel.shape[0]
         limits = [side - size + 1 for side in reduced.shape[:2]]
         places = jax.random.randint(key, (count, 2), 0, jnp.array(limits), jnp.int32)
-        cut = lambda place: lax.dynamic_slice(reduced, (*place, 0), (size, size, 3))
+        cut = lambda place: lax.dynamic_slice(reduced, (*place, jnp.int32(0)), (size, size, 3))
         return jnp.tensordot(jax.vmap(cut)(places), kernel, 3)
 
     def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:
@@ -181,7 +181,9 @@ def _reduce(image: Array, factor: int, shift: Array) -> Array:
         return image
     height, width = ((side - factor + 1) // factor for side in image.shape[:2])
     channels = image.shape[2]
-    part = lax.dynamic_slice(image, (*shift, 0), (height * factor, width * factor, channels))
+    part = lax.dynamic_slice(
+        image, (*shift, jnp.int32(0)), (height * factor, width * factor, channels)
+    )
     return part.reshape(height, factor, width, factor, channels).mean((1, 3))
 
 
