@@ -181,7 +181,9 @@ def _reduce(image: Array, factor: int, shift: Array) -> Array:
         return image
     height, width = ((side - factor + 1) // factor for side in image.shape[:2])
     channels = image.shape[2]
-    part = lax.dynamic_slice(image, (*shift, 0), (height * factor, width * factor, channels))
+    part = lax.dynamic_slice(
+        image, (*shift, jnp.int32(0)), (height * factor, width * factor, channels)
+    )
     return part.reshape(height, factor, width, factor, channels).mean((1, 3))
 
 

@@ -84,7 +84,7 @@ class Shifted(Extractor):
         """See `Extractor.compute`."""
         height, width, channels = image.shape
         rest = (height - self.margin + 1, width - self.margin + 1, channels)
-        part = lax.dynamic_slice(image, (*self.shift, 0), rest)
+        part = lax.dynamic_slice(image, (*self.shift, jnp.int32(0)), rest)
         return self.extractor.compute(part, layers)
 
     def prepare(self, layers: tuple[str, ...], shape: tuple[int, int], **options) -> "Shifted":
