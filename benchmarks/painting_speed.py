@@ -37,7 +37,14 @@ from benchmarks.torch_reference import (
     make_backends,
     to_batch,
 )
-from randviz.commands.trials import TRAINED, bind_network, choose_networks, load_pictures
+from randviz.commands.trials import (
+    TRAINED,
+    bind_network,
+    choose_networks,
+    load_pictures,
+    load_result,
+    picture_path,
+)
 from randviz.descent.schedule import resize
 from randviz.experiments import gatys
 from randviz.experiments.figure import FigureSettings
@@ -46,7 +53,7 @@ from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import load_image, replace_atomically, save_image
 from randviz.host.records import Record, Trial
-from randviz.host.runs import prepare_folder, write_record
+from randviz.host.runs import write_record
 from randviz.host.settings import setting
 from randviz.host.study import run_module
 from randviz.networks.network import IMAGENET_MEAN
@@ -105,20 +112,14 @@ def measure(settings: Settings, trial: Trial) -> Record:
     if TRAINED not in choose_networks(settings):
         raise UserError("a trained VGG-19 is the judge; name its file with --trained_weights=.")
     trained = bind_network(settings, TRAINED, STYLE_LAYERS[-1], IMAGENET_MEAN)
-    pairs = [
-        [
-            next(iter(load_pictures(each, flag).values())).image
-            for flag in ("content_image", "style_image")
-        ]
-        for each in (sized, judged)
-    ]
-    judge = make_judge(*pairs[1], trained)
-    ask = lambda image: judge(resize(image, pairs[1][0].shape[:2]))
-    path = picture_path(prepare_folder(settings.out_dir), trial)
+    content, painting = _load_pair(judged)
+    judge, shape = make_judge(content, painting, trained), content.shape[:2]
+    ask = lambda image: judge(resize(image, shape))
+    path = picture_path(settings.out_dir, trial)
     if trial["method"] == "filters":
         metadata = _paint_by_filters(sized, path)
         return {"threads": count_threads(), **metadata, **ask(load_image(path))}
-    content, painting = pairs[0]
+    content, painting = _load_pair(sized)
     objective = gatys.make_objective(trained, content, painting, factor=_FACTOR)
     backends, failure = make_backends(objective, to_batch(content))
     name, evaluate = _find_fastest(backends, to_batch(content))
@@ -133,9 +134,10 @@ def measure(settings: Settings, trial: Trial) -> Record:
     }
 
 
-def picture_path(folder: str | os.PathLike, trial: Trial) -> pathlib.Path:
-    """Where a trial's picture is kept."""
-    return pathlib.Path(folder, f"{trial['method']}_{trial['size']}.png")
+def _load_pair(settings: Settings) -> tuple[Image, Image]:
+    flags = ("content_image", "style_image")
+    (content,), (painting,) = (load_pictures(settings, flag).values() for flag in flags)
+    return content.image, painting.image
 
 
 def _paint_by_filters(settings: Settings, path: pathlib.Path) -> Record:
@@ -253,7 +255,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes table, panel and result, prints the table, and ends with the JSON line."""
     painted = [record for record in records if record["trial"]["method"] == "filters"]
-    pictures = [load_image(picture_path(folder, record["trial"])) for record in painted]
+    pictures = [load_result(folder, record) for record in painted]
     labels = [f"{record['trial']['size']} px" for record in painted]
     panel = render_grid([pictures], column_labels=labels, cell=settings.judged_size)
     save_image(folder / "sizes.jpg", panel)

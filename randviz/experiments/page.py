@@ -90,7 +90,7 @@ def _format_overview(sections: Sequence[Section]) -> str:
     counts = collections.Counter(claim["verdict"] for _, claim in pairs)
     totals = [f"<li>{counts[verdict]} {_format_verdict(verdict)}</li>" for verdict in VERDICTS]
     rows = [
-        f"<tr><td>{_format_verdict(claim['verdict'])}{', post hoc' * claim['post_hoc']}</td>"
+        f"<tr><td>{_format_judgement(claim)}</td>"
         '<th scope="row">'
         f"{html.escape(claim['statement'])}</th><td>{html.escape(claim['measure'])}</td>"
         f'<td class="number">{claim["n"]}</td><td class="number">{_format_effect(claim)}</td>'
@@ -114,6 +114,10 @@ def _format_verdict(verdict: str) -> str:
     if verdict not in VERDICTS:
         raise UserError(f"verdict {verdict!r} is unknown; use one of {', '.join(VERDICTS)}.")
     return f'<strong class="{verdict.replace(" ", "-")}">{verdict}</strong>'
+
+
+def _format_judgement(claim: Mapping[str, Any]) -> str:
+    return _format_verdict(claim["verdict"]) + ", post hoc" * claim["post_hoc"]
 
 
 def _format_effect(claim: Mapping[str, Any]) -> str:
@@ -230,8 +234,7 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
         f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in metadata.items() if text
     )
     return (
-        f"<p>{_format_verdict(claim['verdict'])}{', post hoc' * claim['post_hoc']}"
-        f" {html.escape(claim['statement'])}</p>"
+        f"<p>{_format_judgement(claim)} {html.escape(claim['statement'])}</p>"
         f"<p>{html.escape(claim['why'])}</p><dl>{listed}</dl>"
     )
 

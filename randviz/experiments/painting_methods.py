@@ -44,7 +44,6 @@ from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import replace_atomically, save_image
 from randviz.host.records import Record, Trial
-from randviz.host.runs import prepare_folder
 from randviz.host.settings import setting
 from randviz.host.study import run_module
 from randviz.networks.network import IMAGENET_MEAN
@@ -177,7 +176,6 @@ def measure(settings: Settings, trial: Trial) -> Record:
     began = time.monotonic()
     image = np.clip(np.asarray(_paint(settings, trial)), 0, 1)
     seconds = time.monotonic() - began
-    prepare_folder(settings.out_dir)
     save_image(picture_path(settings.out_dir, trial), image)
     record: Record = {"seconds": round(seconds, 1)}
     trained = None
@@ -196,7 +194,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         for painting, picture in paintings.items():
             pair = {"content": content, "style": painting}
             found = [find_record(records, **pair, variant=variant) for variant in variants]
-            made = (None if record is None else load_result(folder, record) for record in found)
+            made = (load_result(folder, record) for record in found)
             pictures.append([photograph.image, picture.image, *made])
         labels = ["photograph", "painting", *variants]
         panel = render_grid(pictures, column_labels=labels, cell=min(settings.image_size, _CELL))
