@@ -11,8 +11,6 @@ from randviz.descent.descent import minimize
 from randviz.descent.solver import Objective, Result, Solver, Trace
 from randviz.types import Image, UserError
 
-_RATIO = math.sqrt(2)  # of one size to the one before, if their number is not given
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -62,6 +60,7 @@ def plan_schedule(
     *,
     min_size: int | None = None,
     num_scales: int | None = None,
+    ratio: float = math.sqrt(2),
 ) -> Schedule:
     """Plans a schedule up to a size, its sizes in a geometric series.
 
@@ -69,9 +68,11 @@ def plan_schedule(
       size: the last longest side, in pixels.
       num_steps: of all sizes together, divided so that coarse sizes get more: in proportion to
         one over the size.
-      min_size: the first longest side; with `num_scales` alone, each size is √2 of the one before.
-      num_scales: how many sizes; with `min_size` alone, as many as make the ratio nearest to √2.
-        With neither there is one size.
+      min_size: the first longest side; with `num_scales` alone, each size is `ratio` times the one
+        before.
+      num_scales: how many sizes; with `min_size` alone, as many as come nearest to the ratio. With
+        neither there is one size.
+      ratio: above 1; not used with both.
 
     Returns:
       The schedule.
@@ -86,11 +87,11 @@ def plan_schedule(
     if num_scales is not None and num_scales < 1:
         raise UserError(f"{num_scales} scales were asked for; there must be at least 1.")
     if min_size is None:
-        min_size = max(1, round(size / _RATIO ** ((num_scales or 1) - 1)))
+        min_size = max(1, round(size / ratio ** ((num_scales or 1) - 1)))
     if not 1 <= min_size <= size:
         raise UserError(f"the smallest size {min_size} is not between 1 and the size {size}.")
     if num_scales is None:
-        num_scales = 1 + round(math.log(size / min_size) / math.log(_RATIO))
+        num_scales = 1 + round(math.log(size / min_size, ratio))
         num_scales = max(num_scales, 1 + (min_size < size))
     ratios = [index / max(num_scales - 1, 1) for index in range(num_scales)]
     sizes = sorted({round(min_size * (size / min_size) ** ratio) for ratio in ratios[:-1]} | {size})

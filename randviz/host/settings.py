@@ -4,7 +4,9 @@ Flags are made when a command runs and live in a registry of their own, because 
 refuses two modules that both define `--seed`.
 """
 
+import atexit
 import dataclasses
+import gc
 import inspect
 import math
 import os
@@ -207,6 +209,8 @@ def run_command(
         print(describe_flags(settings_class))
         print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
         return 0
+    # Or the interpreter looks through all that JAX has made once more, for most of a second.
+    atexit.register(gc.freeze)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)

@@ -54,6 +54,9 @@ _SMALLEST = smallest_side(FILTERS.size, FILTERS.num_octaves) + 1
 _STEPS, _TEXTURE_STEPS, _FEWEST_STEPS, _REFERENCE_SIZE = 80, 200, 20, 181
 # The first size of a texture; of a painting at strength 0, half of it at strength 1.
 _TEXTURE_MIN_SIZE, _MIN_SIZE = 24, 128
+# About how much larger each size is than the one before. A painting starts from the photograph,
+# and loses nearly nothing by few sizes, each of which takes a program of its own.
+_TEXTURE_RATIO, _RATIO = 2**0.5, 1.7
 
 
 class Plan(NamedTuple):
@@ -133,7 +136,7 @@ def plan_painting(
         images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
     if schedule is None:
         shapes = [image.shape for image in (content, *styles)]
-        schedule = _plan(shapes, round(_MIN_SIZE / 2**strength), _STEPS, num_steps)
+        schedule = _plan(shapes, round(_MIN_SIZE / 2**strength), _RATIO, _STEPS, num_steps)
     style = Style(
         # Only the ratio of the two counts for Adam; at strength 0 the photograph stays.
         content_weight=2 * _CONTENT_WEIGHT * (1 - strength) ** 2,
@@ -169,7 +172,7 @@ def plan_texture(
     canvas = tuple(side + 2 * margin for side in shape)
     if schedule is None:
         shapes = [shape, image.shape]
-        schedule = _plan(shapes, _TEXTURE_MIN_SIZE, _TEXTURE_STEPS, num_steps)
+        schedule = _plan(shapes, _TEXTURE_MIN_SIZE, _TEXTURE_RATIO, _TEXTURE_STEPS, num_steps)
     schedule = _with_margins(schedule, shape, margin)
     with jax.threefry_partitionable(True):
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
@@ -214,7 +217,11 @@ def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Sc
 
 
 def _plan(
-    shapes: Sequence[Sequence[int]], min_size: int, most: int, num_steps: int | None
+    shapes: Sequence[Sequence[int]],
+    min_size: int,
+    ratio: float,
+    most: int,
+    num_steps: int | None,
 ) -> Schedule:
     """Sizes up to the first image's longest side; the method's steps, or as many in proportion.
 
@@ -223,7 +230,7 @@ def _plan(
     longest = max(shapes[0])
     reaching = math.ceil(_SMALLEST * longest / min(min(shape[:2]) for shape in shapes))
     min_size = min(max(min_size, reaching), longest)
-    sizes = plan_schedule(longest, 1, min_size=min_size).sizes
+    sizes = plan_schedule(longest, 1, min_size=min_size, ratio=ratio).sizes
     steps = [max(_FEWEST_STEPS, round(most * min(1, _REFERENCE_SIZE / size))) for size in sizes]
     steps[-1] *= 2
     if num_steps is not None:
