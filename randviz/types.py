@@ -26,6 +26,7 @@ Image = jax.Array  # float32 [H, W, 3], RGB, nominally [0, 1]
 Features = Mapping[str, jax.Array]  # {layer: [h, w, C]}, after the ReLU
 Params = Mapping[str, Mapping[str, jax.Array]]  # {layer: {"kernel": ..., "bias": ...}}
 Key = jax.Array  # a typed PRNG key, made by jax.random.key
+Offset = float | tuple[float, float, float]  # one number, or one for each of R, G, B
 
 
 class UserError(ValueError):

@@ -26,7 +26,7 @@ from randviz.commands.inputs import (
 from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
 from randviz.descent.descent import SOLVERS, find_solver
 from randviz.descent.lbfgs import MEMORY
-from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize, scale_shape
+from randviz.descent.schedule import Schedule, plan_schedule, resize, scale_shape, share_steps
 from randviz.descent.solver import Solver
 from randviz.host import runs
 from randviz.host.animation import check_animation, choose_interval, keep_frame, write_animation
@@ -240,7 +240,7 @@ def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
                 f"--scale_sizes ends at {sizes[-1]} and the result's longest side is {longest}"
                 " pixels; end there, or change --image_size."
             )
-        schedule = Schedule(sizes, divide_steps(num_steps, sizes))
+        schedule = Schedule(sizes, share_steps(num_steps, [1 / size for size in sizes]))
     else:
         schedule = plan_schedule(
             longest,

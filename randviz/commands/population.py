@@ -249,7 +249,6 @@ def list_batches(settings: PopulationSettings, trials: list[Trial]) -> list[list
     Networks are made once for all their trials: a block of them stays until nothing is left to do
     with it.
     """
-    del settings
     size = jax.device_count()
     networks = sorted({trial["network"] for trial in trials})
     batches = []
@@ -274,7 +273,6 @@ def measure(
     settings: PopulationSettings, trials: Sequence[Trial], records: Sequence[Record]
 ) -> list[Record]:
     """Rebuilds a picture through a network on each device."""
-    del records
     plan = make_plan(settings)
     kind, image, layer = (trials[0][name] for name in ("weights", "image", "layer"))
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))

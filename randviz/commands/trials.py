@@ -26,7 +26,7 @@ from randviz.host.study import EXCLUDED_FIELDS, Workload
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.types import Image, Params, UserError
+from randviz.types import Image, Offset, Params, UserError
 
 TRAINED = "trained"
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
@@ -67,7 +67,7 @@ def bind_network(
     settings: StudySettings,
     label: str,
     last_layer: str,
-    input_offset: float | tuple[float, float, float],
+    input_offset: Offset,
 ) -> Extractor:
     """One of the networks with its weights, and an input offset if it has none."""
     network = choose_networks(settings)[label].network.with_offset(input_offset)

@@ -12,7 +12,8 @@ steps as it was asked for, and what went wrong on the way stands in its trace.
 
 import dataclasses
 import warnings
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +50,10 @@ class JaxoptLbfgs(Solver):
     refuses_non_finite = True
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
-        """See `Solver.init`."""
-        del num_steps
         inner = self._solver().init_state(image, objective)
         return inner.value, inner._replace(gamma=_first_gamma(inner.grad))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
-        """See `Solver.move`."""
         old = state.inner._replace(stepsize=_first_step(state))
         image, new = self._solver().update(state.image, old, objective)
         newest = old.iter_num % self.memory
@@ -94,13 +92,10 @@ class OptaxLbfgs(Solver):
     refuses_non_finite = True
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
-        """See `Solver.init`."""
-        del num_steps
         loss, grad = jax.value_and_grad(objective)(image)
         return loss, (grad, self._solver().init(image))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
-        """See `Solver.move`."""
         grad, memory = state.inner
         direction, memory = self._solver().update(grad, memory, state.image)
         found = search_line(
@@ -115,11 +110,8 @@ class OptaxLbfgs(Solver):
         memory = choose(found.failed, self._solver().init(state.image), memory)
         point = found.point
         norm = jnp.linalg.norm(point.grad)
-        return (
-            point.image,
-            (point.grad, memory),
-            Trace(point.loss, norm, point.step, found.evaluations, found.failed),
-        )
+        trace = Trace(point.loss, norm, point.step, found.evaluations, found.failed)
+        return point.image, (point.grad, memory), trace
 
     def _solver(self) -> optax.GradientTransformationExtraArgs:
         return optax.lbfgs(memory_size=self.memory, linesearch=None)
@@ -140,17 +132,8 @@ def _first_gamma(grad: Array) -> Array:
     return jnp.where(size > 0, _GREY_LEVEL / size, 0.0)
 
 
-class _Found(NamedTuple):
-    """A search's result under the names that jaxopt's update reads."""
-
-    params: Array
-    value: Array
-    grad: Array
-    aux: None
-    failed: Array
-    iter_num: Array
-    num_grad_eval: Array
-    num_fun_eval: Array
+# A search's result under the names that jaxopt's update reads.
+_Found = namedtuple("_Found", "params value grad aux failed iter_num num_grad_eval num_fun_eval")
 
 
 class _Lbfgs(jaxopt.LBFGS):
@@ -171,15 +154,7 @@ class _Lbfgs(jaxopt.LBFGS):
             descent_direction,
             init_stepsize,
         )
-        point = found.point
-        evaluations = found.evaluations
+        point, evaluations = found.point, (found.evaluations,) * 3
         return point.step, _Found(
-            point.image,
-            point.loss,
-            point.grad,
-            None,
-            found.failed,
-            evaluations,
-            evaluations,
-            evaluations,
+            point.image, point.loss, point.grad, None, found.failed, *evaluations
         )

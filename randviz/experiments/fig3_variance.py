@@ -87,7 +87,6 @@ def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Recor
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the boxes and prints their table."""
-    del settings
     population.conclude(_by_sample(records), folder)
 
 
@@ -108,7 +107,6 @@ def log_spread_ratio(pairs: np.ndarray) -> float:
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say, layer by layer; a sample, network and noise together, is a unit."""
-    del settings
     records = _by_sample(records)
     sentences = (
         ("ranvgg", "random", "ranVGG", "a purely random VGG"),

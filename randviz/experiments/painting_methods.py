@@ -215,7 +215,6 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say; units are photographs and paintings, crossed."""
-    del settings
     sentences = []
     rivals = [name for name in (PAPER, *GATYS) if filter_records(records, variant=name)]
     for rival in rivals:

@@ -223,7 +223,6 @@ class ResponseNorm(Layer):
     rescalable = False
 
     def apply(self, x: Array, scope: Scope) -> Array:
-        del scope
         return normalize_response(
             x, size=self.window_size, bias=self.bias, slope=self.slope, power=self.power
         )

@@ -13,7 +13,7 @@ from flax import struct
 
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import split_key
-from randviz.objectives.regularizers import AlphaNorm, TotalVariation
+from randviz.objectives.regularizers import Regularizer
 from randviz.objectives.statistics.base import Statistic
 from randviz.types import Array, Image, Key
 
@@ -50,7 +50,7 @@ class Part:
     """
 
     weight: Array
-    terms: tuple[Term | TotalVariation | AlphaNorm, ...]
+    terms: tuple[Term | Regularizer, ...]
 
 
 @struct.dataclass
@@ -105,7 +105,7 @@ class Objective:
     def __call__(self, image: Image) -> Array:
         return sum(self.losses(image).values())
 
-    def terms(self) -> list[Term | TotalVariation | AlphaNorm]:
+    def terms(self) -> list[Term | Regularizer]:
         """All terms of all parts."""
         return [term for part in self.parts.values() for term in part.terms]
 
@@ -124,7 +124,6 @@ class Objective:
         return found
 
     def for_one_evaluation(self) -> "Objective":
-        """See `Extractor.for_one_evaluation`."""
         return self.replace(extractor=self.extractor.for_one_evaluation())
 
 

@@ -102,7 +102,6 @@ class GivenNetwork:
     params: Params
 
     def __call__(self, key: Key) -> Params:
-        del key
         return self.params
 
 

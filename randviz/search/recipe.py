@@ -17,7 +17,7 @@ from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import GENERATOR
 from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.weights import random_weights, weight_shapes
-from randviz.types import Key, Params, UserError
+from randviz.types import Key, Offset, Params, UserError
 
 FORMAT = "randviz-1"
 GAUSSIAN = 1  # version of `gaussian.sample_gaussians`
@@ -50,7 +50,7 @@ class Recipe:
     bias_scale: float
     pooling: str
     padding: str
-    input_offset: float | tuple[float, float, float] | None
+    input_offset: Offset | None
     check: str = ""
 
     def as_network(self) -> Network:

@@ -95,13 +95,7 @@ class Plan(NamedTuple):
         Returns:
           image: [H, W, 3], not clipped; trace: [T] each.
         """
-        result = run(
-            self.descent,
-            self.start,
-            shape=self.canvas,
-            num_steps=0,
-            schedule=self.schedule,
-        )
+        result = run(self.descent, self.start, self.canvas, 0, None, self.schedule)
         return result._replace(image=self.crop(result.image))
 
 

@@ -15,12 +15,12 @@ from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
-from randviz.objectives.regularizers import TotalVariation
+from randviz.objectives.regularizers import Regularizer, total_variation
 from randviz.objectives.statistics.base import Statistic
 from randviz.objectives.statistics.features import Features
 from randviz.objectives.statistics.gram import Gram
 from randviz.tasks.task import Descent, first_shape, run
-from randviz.types import Array, Image, Key, UserError, as_image
+from randviz.types import Array, Image, Key, Offset, UserError, as_image
 
 # Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.
 INPUT_OFFSET = IMAGENET_MEAN
@@ -64,9 +64,7 @@ class Style:
     style_layers: tuple[str, ...] = struct.field(pytree_node=False, default=STYLE_LAYERS)
     weighting: str = struct.field(pytree_node=False, default="gradient")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
-    input_offset: float | tuple[float, float, float] = struct.field(
-        pytree_node=False, default=INPUT_OFFSET
-    )
+    input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
     content_decay: float = struct.field(pytree_node=False, default=0.0)
 
     def __post_init__(self):
@@ -158,7 +156,7 @@ def _make(
     parts = {
         "content": Part(jnp.float32(task.content_weight) * decay, content_terms),
         "style": Part(jnp.float32(task.style_weight), style_terms),
-        "tv": Part(jnp.float32(task.tv_weight), (TotalVariation(),)),
+        "tv": Part(jnp.float32(task.tv_weight), (Regularizer(total_variation, 2.0),)),
     }
     return Objective(extractor, parts)
 
@@ -207,22 +205,14 @@ def transfer(
     noise_key, draw_key = split_key(as_key(key))
     start = content = as_image(content_image, "the content image")
     if init == "noise":
-        start = sample_noise_image(
-            noise_key, first_shape(content.shape[:2], schedule), std=NOISE_STD
-        )
-    styles = as_list(style_images)
-    images = (content, [as_image(style, "a style image") for style in styles])
+        first = first_shape(content.shape[:2], schedule)
+        start = sample_noise_image(noise_key, first, std=NOISE_STD)
+    images = (content, [as_image(style, "a style image") for style in as_list(style_images)])
     if style_masks is not None:
-        images += ([jnp.asarray(mask, jnp.float32) for mask in style_masks],)
+        # At full size, or a wrong shape would be told as it is scaled.
+        images += ([as_mask(mask, content.shape[:2]) for mask in style_masks],)
     descent = Descent(Style(**options), extractor, images, draw_key, redraw)
-    return run(
-        descent,
-        start,
-        shape=content.shape[:2],
-        num_steps=num_steps,
-        solver=solver,
-        schedule=schedule,
-    )
+    return run(descent, start, content.shape[:2], num_steps, solver, schedule)
 
 
 def as_blend_weights(

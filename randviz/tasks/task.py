@@ -69,11 +69,10 @@ def first_shape(shape: tuple[int, int], schedule: Schedule | None) -> tuple[int,
 def run(
     descent: Descent,
     start: Image,
-    *,
     shape: tuple[int, int],
     num_steps: int,
-    solver: Solver | str | None = None,
-    schedule: Schedule | None = None,
+    solver: Solver | str | None,
+    schedule: Schedule | None,
 ) -> Result:
     """Runs a descent, at one size or from coarse to fine.
 
@@ -95,12 +94,7 @@ def run(
     if schedule is None:
         return minimize(descent.objective(), start, num_steps=num_steps, solver=solver)
     factors = [size / max(shape) for size in schedule.sizes]
-    shapes = schedule.shapes(shape)
-
-    def make_objective(shape: tuple[int, int]) -> Objective | Redrawn:
-        scale = shapes.index(shape)
-        return descent.objective(factors[scale], scale)
-
+    make_objective = lambda scale: descent.objective(factors[scale], scale)
     return minimize_coarse_to_fine(
         make_objective, start, shape, schedule, solver=solver, periodic=descent.periodic
     )

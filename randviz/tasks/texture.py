@@ -19,7 +19,7 @@ from randviz.objectives.objective import Objective, Part, Sampler
 from randviz.objectives.statistics.base import Statistic
 from randviz.objectives.statistics.gram import Gram
 from randviz.tasks.task import Descent, first_shape, run
-from randviz.types import Image, Key, as_image
+from randviz.types import Image, Key, Offset, as_image
 
 # Differs from the paper, which does not say what is subtracted. Centred input: bright input beside
 # the zero padding marks the border, and then the Gram matrices remember the source's layout. A
@@ -50,9 +50,7 @@ class Texture:
     shape: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
     weighting: str = struct.field(pytree_node=False, default="gradient")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
-    input_offset: float | tuple[float, float, float] = struct.field(
-        pytree_node=False, default=INPUT_OFFSET
-    )
+    input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
     wrap: int = struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
@@ -147,11 +145,4 @@ def synthesize(
     # The shape in full size serves all sizes: only the speed depends on it.
     task = Texture(**options).replace(shape=shape)
     descent = Descent(task, extractor, (image,), draw_key, redraw)
-    return run(
-        descent,
-        start,
-        shape=shape,
-        num_steps=num_steps,
-        solver=solver,
-        schedule=schedule,
-    )
+    return run(descent, start, shape, num_steps, solver, schedule)

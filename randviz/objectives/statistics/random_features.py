@@ -64,9 +64,7 @@ class CosineMeans(Statistic):
     def compare(self, value: Array, target: Array) -> Array:
         """See `Statistic.compare`; each channel's distance is the root of Σ |difference|² / ω."""
         energy = jnp.sum(jnp.square(value - target), 0) / self.frequencies
-        if self.distance == "squared":
-            return jnp.mean(jnp.sum(energy, -1))
-        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+        return _average(energy, self.distance)
 
 
 @struct.dataclass
@@ -117,13 +115,16 @@ class ThresholdMeans(Statistic):
 
     def compare(self, value: Array, target: Array) -> Array:
         """See `Statistic.compare`; each channel's distance is the root of Σ h difference²."""
-        energy = jnp.square(value - target) * self.widths
-        if self.distance == "squared":
-            return jnp.mean(jnp.sum(energy, -1))
-        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+        return _average(jnp.square(value - target) * self.widths, self.distance)
 
 
 _SHAPES = {"clipped": lambda x: jnp.clip(x, -1, 1), "relu": jax.nn.relu}
+
+
+def _average(energy: Array, distance: str) -> Array:
+    """The mean over channels of the sum over features, [C, F], or of its root."""
+    sums = jnp.sum(energy, -1)
+    return jnp.mean(sums if distance == "squared" else jnp.sqrt(sums + _TINY))
 
 
 def _waves(turns: Array) -> tuple[Array, Array]:

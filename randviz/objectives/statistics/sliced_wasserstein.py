@@ -26,18 +26,14 @@ class SlicedWasserstein(Statistic):
       Heitz et al. (2021), "A sliced Wasserstein loss for neural texture synthesis".
     """
 
+    order = 1
+
     distance: str = struct.field(pytree_node=False, default="absolute")
     num_directions: int = struct.field(pytree_node=False, default=0)
     directions: Array | None = None
 
     @property
-    def degree(self) -> int:
-        """See `Statistic.degree`."""
-        return 2 if self.distance == "squared" else 1
-
-    @property
     def is_random(self) -> bool:
-        """See `Statistic.is_random`."""
         return bool(self.num_directions)
 
     def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
