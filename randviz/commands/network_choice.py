@@ -114,6 +114,10 @@ class Choice(NamedTuple):
     sample: Callable[[str], Params]
     metadata: Mapping[str, Any]
 
+    def with_offset(self, input_offset: Offset) -> "Choice":
+        """See `Network.with_offset`."""
+        return self._replace(network=self.network.with_offset(input_offset))
+
 
 def choose_network(settings: NetworkSettings) -> Choice:
     """The network that the settings name.

@@ -133,10 +133,7 @@ def make_plan(settings: PopulationSettings) -> Plan:
     choices = {kind: choose_untrained(settings) for kind in settings.kinds if kind != TRAINED}
     if TRAINED in settings.kinds:
         choices[TRAINED] = choose_trained(settings)
-    choices = {
-        kind: choices[kind]._replace(network=choices[kind].network.with_offset(INPUT_OFFSET))
-        for kind in settings.kinds
-    }
+    choices = {kind: choices[kind].with_offset(INPUT_OFFSET) for kind in settings.kinds}
     layers = next(iter(choices.values())).network.canonical_names(settings.layers)
     pictures, reference = load_pictures(settings, "image"), None
     if "ranvgg" in settings.kinds:
