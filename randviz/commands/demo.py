@@ -18,7 +18,7 @@ from randviz.commands import invert, style, texture
 from randviz.commands.inputs import SeedSettings, StepSettings
 from randviz.host.folders import lock_folder
 from randviz.host.grids import render_grid
-from randviz.host.images import load_image, replace_atomically, save_image
+from randviz.host.images import load_image, save_image, write_text
 from randviz.host.settings import run_command, setting
 
 
@@ -161,8 +161,7 @@ def _run(settings: Settings, folder: pathlib.Path) -> None:
         sections.append(_render_section(show, f"{name}_panel.png", command))
     if settings.dry_run:
         return
-    with replace_atomically(folder / "index.html") as temporary:
-        temporary.write_text(_PAGE.format(sections="\n".join(sections)), encoding="utf-8")
+    write_text(folder / "index.html", _PAGE.format(sections="\n".join(sections)))
     print(f"demo: done in {time.monotonic() - began:.0f} s; open {folder / 'index.html'}")
 
 

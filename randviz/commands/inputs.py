@@ -169,7 +169,7 @@ def check_output(output: pathlib.Path, pictures: Iterable[Picture]) -> None:
       UserError: if it does.
     """
     for picture in pictures:
-        source = pathlib.Path(picture.metadata["source"]).expanduser()
+        source = pathlib.Path(picture.metadata["source"])
         if output.exists() and source.exists() and output.samefile(source):
             raise UserError(
                 f"{output} is a picture that is read here; choose another place for the result."

@@ -31,7 +31,7 @@ from randviz.commands.inputs import (
     make_keys,
 )
 from randviz.commands.network_choice import read_offset
-from randviz.commands.trials import filter_records
+from randviz.commands.trials import estimate_random_inversion, filter_records
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -41,7 +41,8 @@ from randviz.experiments.selection_statistics import (
     rank_of_race,
     summarize,
 )
-from randviz.host.images import replace_atomically
+from randviz.host.charts import save_figure
+from randviz.host.images import write_text
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
@@ -49,10 +50,8 @@ from randviz.host.study import Workload, run_module
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
-from randviz.objectives.objective import Objective
 from randviz.search.intervals import Estimate
 from randviz.search.selection import LayerChoice, select_layer
-from randviz.tasks.inversion import Inversion
 from randviz.types import Image
 
 FORMULA = """\
@@ -106,16 +105,11 @@ def workload(settings: Settings) -> Workload:
     layer = NETWORKS[settings.network].canonical_names(settings.layers)[-1]
     network = _make_network(settings, settings.input_offsets[0])
     image = _load(settings, settings.image)
-
-    def make_objective() -> Objective:
-        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
-        return Inversion(layer).of(network.bind(params), image)
-
     # In full, by a race, and on the other pictures.
     descents = (
         len(list_trials(settings)) * settings.num_candidates * (2 + len(settings.other_images))
     )
-    return Workload(make_objective, image, descents * settings.num_steps)
+    return estimate_random_inversion(settings, network, layer, image, descents * settings.num_steps)
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
@@ -275,10 +269,10 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     findings = summarize(settings, records)
     verdict = format_verdict(settings, findings)
     plot_audit(settings, records, findings, folder / "audit.png")
-    with replace_atomically(folder / "verdict.md") as temporary:
-        temporary.write_text(
-            f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n"
-        )
+    write_text(
+        folder / "verdict.md",
+        f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n",
+    )
     for offset in findings["offsets"].values():
         # The means over networks are the main numbers; each network's are in the records.
         offset["gains"] = {
@@ -308,8 +302,7 @@ def plot_audit(
     _plot_ranking(axes[1, 0], settings, plain)
     _plot_race(axes[1, 1], settings, distinct_problems(records))
     _plot_stacking(axes[1, 2], settings, distinct_problems(records))
-    with replace_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=90)
+    save_figure(path, figure, dpi=90)
     plt.close(figure)
 
 

@@ -209,6 +209,12 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text in UTF-8, see `replace_atomically`."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
     return Pillow.fromarray(_to_levels(image, name, bits=8))

@@ -59,22 +59,15 @@ class RandomNetworks:
 
 
 @struct.dataclass
-class StackedNetworks:
+class StackedNetworks(RandomNetworks):
     """ranVGG: of several draws of each layer, the one that reconstructs a reference image best.
 
     Attributes:
       reference: [H, W, 3], the image that the layers are selected on.
-      scale: σ.
-      bias_scale: standard deviation of the biases.
-      network, last_layer: the architecture and its deepest layer wanted; static.
       num_candidates, num_steps: of the selection, as in `selection.select_weights`; static.
     """
 
     reference: Image
-    scale: float | Array
-    bias_scale: float | Array
-    network: Network = struct.field(pytree_node=False)
-    last_layer: str = struct.field(pytree_node=False)
     num_candidates: int = struct.field(pytree_node=False)
     num_steps: int = struct.field(pytree_node=False)
 

@@ -26,10 +26,10 @@ class Prediction(NamedTuple):
     Attributes:
       energy: mean square activation; before the first pooling exact at any number of channels.
       spread: standard deviation of the energy between networks, relative to its mean.
-      content_loss: `losses.content_loss` of the features and zero.
-      texture_loss: `losses.texture_loss` of the features and zero.
-      content_layer_weight: ω, as `losses.content_layer_weights` with pixels in [0, 1].
-      texture_layer_weight: μ, as `losses.texture_layer_weights` with pixels in [0, 1].
+      content_loss: `features.content_loss` of the features and zero.
+      texture_loss: `gram.texture_loss` of the features and zero.
+      content_layer_weight: ω, as `layer_weights` of `Features`.
+      texture_layer_weight: μ, as `layer_weights` of `Gram`.
     """
 
     energy: float
@@ -119,39 +119,29 @@ def predict_layers(
 
 def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None:
     path = network.up_to(last_layer)
-    if not path or not isinstance(path[0], Conv):
-        first = path[0].name if path else last_layer
-        raise UserError(f"the theory covers networks that begin with a convolution, not {first!r}.")
-    uncovered = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
-    if uncovered:
-        raise UserError(
-            f"the theory covers convolutions and pooling, not layer {uncovered!r}; name a layer"
-            " before it."
-        )
+    first = path[0].name if path else last_layer
+    other = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     grouped = next((layer.name for layer in path if getattr(layer, "groups", 1) > 1), None)
-    if grouped:
-        raise UserError(
-            f"the theory does not cover the groups of layer {grouped!r}; name a layer before it."
-        )
-    if network.pooling != "avg" and any(isinstance(layer, Pool) for layer in path):
-        raise UserError(f"the theory covers avg pooling, not {network.pooling!r}; take avg.")
-    if network.padding_mode != "zero":
-        raise UserError(f"the theory covers zero padding, not {network.padding_mode!r}; take zero.")
-    if network.activation != "relu":
-        raise UserError(f"the theory covers the ReLU, not {network.activation!r}; take relu.")
-    if np.any(network.input_offset or 0.0):
-        raise UserError(
-            f"the theory covers input offset 0, not {network.input_offset}, with which gradients"
-            " have both signs; take 0."
-        )
+    pooled = any(isinstance(layer, Pool) for layer in path)
     height, width = image.shape[:2]
-    if (height * width) ** 2 > _LARGEST_PAIRS:
-        raise UserError(
-            f"the image is {width}×{height} pixels, too large for the covariance of all pairs of"
-            " positions; take 64×64 or less."
-        )
-    if not np.any(image):
-        raise UserError("the image is black, to which no network answers; take another.")
+    refused = {
+        f"networks that begin with a convolution, not {first!r}": not isinstance(
+            next(iter(path), None), Conv
+        ),
+        f"convolutions and pooling, not layer {other!r}; name a layer before it": other,
+        f"no groups, which layer {grouped!r} has; name a layer before it": grouped,
+        f"avg pooling, not {network.pooling!r}; take avg": pooled and network.pooling != "avg",
+        f"zero padding, not {network.padding_mode!r}; take zero": network.padding_mode != "zero",
+        f"the ReLU, not {network.activation!r}; take relu": network.activation != "relu",
+        f"input offset 0, not {network.input_offset}, with which gradients have both signs; take"
+        " 0": np.any(network.input_offset or 0.0),
+        f"images of 64×64 pixels or less, and {width}×{height} are too large for the covariance of"
+        " all pairs of positions": (height * width) ** 2 > _LARGEST_PAIRS,
+        "no black image, to which no network answers; take another": not np.any(image),
+    }
+    for covered, is_refused in refused.items():
+        if is_refused:
+            raise UserError(f"the theory covers {covered}.")
 
 
 def _follow_moments(
