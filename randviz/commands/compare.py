@@ -11,9 +11,9 @@ Examples:
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from randviz.commands.trials import (
     MEASURES,
@@ -109,6 +109,4 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     print(table)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])

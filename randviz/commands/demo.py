@@ -9,10 +9,10 @@ Writes the pictures, panels with their sources beside them, and index.html to lo
 """
 
 import dataclasses
+import functools
 import html
 import pathlib
 import time
-from collections.abc import Sequence
 
 from randviz.commands import invert, style, texture
 from randviz.commands.inputs import SeedSettings, StepSettings
@@ -192,6 +192,4 @@ def _render_section(show: Show, panel: str, command: str) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz demo", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz demo", Settings, run, doc=__doc__)

@@ -9,7 +9,7 @@ Examples:
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
 
 from randviz.commands.descent import make_task, run_task
 from randviz.commands.descent_settings import DescentSettings
@@ -78,6 +78,4 @@ def run(settings: Settings) -> None:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz invert", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz invert", Settings, run, doc=__doc__)

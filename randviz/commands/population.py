@@ -361,6 +361,4 @@ STUDY = Study(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_module(sys.modules[__name__], argv, STUDY)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)

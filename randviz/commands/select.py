@@ -178,8 +178,5 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     print(format_recipe(recipe))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    module = sys.modules[__name__]
-    study = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
-    return run_module(module, argv, study)
+STUDY = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)

@@ -12,6 +12,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -307,6 +308,4 @@ def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
         ) from error
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz style", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz style", Settings, run, doc=__doc__)

@@ -8,8 +8,8 @@ Examples:
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
 
 from randviz.commands.descent import (
     Task,
@@ -133,6 +133,4 @@ def read_size(text: str) -> tuple[int, int] | None:
     return int(match[2]), int(match[1])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz texture", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz texture", Settings, run, doc=__doc__)

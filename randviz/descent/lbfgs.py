@@ -39,8 +39,8 @@ _SMALLEST_COSINE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class JaxoptLbfgs(Solver):
-    """jaxopt's L-BFGS.
+class Lbfgs(Solver):
+    """What both have.
 
     Attributes:
       memory: how many steps are remembered.
@@ -48,6 +48,10 @@ class JaxoptLbfgs(Solver):
 
     memory: int = MEMORY
     refuses_non_finite = True
+
+
+class JaxoptLbfgs(Lbfgs):
+    """jaxopt's L-BFGS."""
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
         inner = self._solver().init_state(image, objective)
@@ -80,16 +84,8 @@ class JaxoptLbfgs(Solver):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class OptaxLbfgs(Solver):
-    """optax's L-BFGS.
-
-    Attributes:
-      memory: how many steps are remembered.
-    """
-
-    memory: int = MEMORY
-    refuses_non_finite = True
+class OptaxLbfgs(Lbfgs):
+    """optax's L-BFGS."""
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
         loss, grad = jax.value_and_grad(objective)(image)

@@ -359,9 +359,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("ablation", sentences)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -154,9 +155,7 @@ def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz.experiments.all", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz.experiments.all", Settings, run, doc=__doc__)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -150,9 +151,7 @@ STUDY = dataclasses.replace(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv, STUDY)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
 
 
 if __name__ == "__main__":

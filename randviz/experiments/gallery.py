@@ -9,6 +9,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
@@ -129,9 +130,7 @@ def run(settings: Settings) -> None:
         run_study(gather(sys.modules[__name__]), settings)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_command("randviz.experiments.gallery", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz.experiments.gallery", Settings, run, doc=__doc__)
 
 
 if __name__ == "__main__":

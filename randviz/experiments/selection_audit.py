@@ -406,9 +406,7 @@ def _plot_stacking(axis: Any, settings: Settings, records: Sequence[Record]) -> 
     _add_legend(axis)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -220,9 +220,7 @@ def draw_panels(settings: Settings, records: Sequence[Record]) -> matplotlib.fig
     return figure
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

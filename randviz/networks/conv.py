@@ -1,4 +1,4 @@
-"""What the networks are made of: convolution, pooling, local response normalisation.
+"""What the networks are made of: convolution and pooling.
 
 The convolution defines its own transpose (`bilinear`). Inside `while_loop`, `scan` or `fori_loop`,
 XLA:CPU runs the input gradient that autodiff derives (a convolution with dilated or reversed
@@ -343,23 +343,3 @@ def pool(x: Array, *, pooling: str = "avg", size: int = 2, stride: int = 2) -> A
         for j in range(size)
     ]
     return sum(views) / size**2 if pooling == "avg" else functools.reduce(jnp.maximum, views)
-
-
-def normalize_response(x: Array, *, size: int, bias: float, slope: float, power: float) -> Array:
-    """Divides each feature by a power of the energy of its neighbours among the channels.
-
-    Args:
-      x: [h, w, C].
-      size: how many channels are looked at, odd: the feature's own in the middle.
-      bias, slope, power: k, α and β in x / (k + α Σ x²)^β.
-
-    Returns:
-      [h, w, C].
-
-    References:
-      Krizhevsky, Sutskever, Hinton (2012), section 3.3.
-    """
-    reach, channels = size // 2, x.shape[-1]
-    squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (reach, reach)))
-    energy = sum(squares[..., i : i + channels] for i in range(size))
-    return x / (bias + slope * energy) ** power

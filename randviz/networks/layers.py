@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from randviz.networks.conv import PADDING_MODES, convolve, normalize_response, pool
+from randviz.networks.conv import PADDING_MODES, convolve, pool
 from randviz.types import Array
 
 if TYPE_CHECKING:
@@ -214,7 +214,16 @@ class Pool(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class ResponseNorm(Layer):
-    """Local response normalisation over `window_size` channels, see `conv.normalize_response`."""
+    """Divides each feature by a power of the energy of its neighbours among the channels.
+
+    Attributes:
+      name: of the layer.
+      window_size: how many channels are looked at, odd: the feature's own in the middle.
+      bias, slope, power: k, α and β in x / (k + α Σ x²)^β.
+
+    References:
+      Krizhevsky, Sutskever, Hinton (2012), section 3.3.
+    """
 
     window_size: int = 5
     bias: float = 1.0
@@ -223,9 +232,10 @@ class ResponseNorm(Layer):
     rescalable = False
 
     def apply(self, x: Array, scope: Scope) -> Array:
-        return normalize_response(
-            x, size=self.window_size, bias=self.bias, slope=self.slope, power=self.power
-        )
+        reach, channels = self.window_size // 2, x.shape[-1]
+        squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (reach, reach)))
+        energy = sum(squares[..., i : i + channels] for i in range(self.window_size))
+        return x / (self.bias + self.slope * energy) ** self.power
 
 
 @dataclasses.dataclass(frozen=True)
