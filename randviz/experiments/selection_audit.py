@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 
 from randviz.commands.inputs import (
@@ -287,12 +288,8 @@ def plot_audit(
     settings: Settings, records: Sequence[Record], findings: dict[str, Any], path: pathlib.Path
 ) -> None:
     """Draws six panels: gains, gains in distance, transfer, ranking, the race, and stacking."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(15, 8.5), layout="constrained")
+    axes = figure.subplots(2, 3)
     plain = [record for record in filter_records(records, below="plain") if not is_tied(record)]
     _plot_gains(axes[0, 0], settings, findings, "observed", "predicted")
     axes[0, 0].set(title="best of K by loss (dashed: order statistics)", ylabel="gain in log loss")
@@ -303,7 +300,6 @@ def plot_audit(
     _plot_race(axes[1, 1], settings, distinct_problems(records))
     _plot_stacking(axes[1, 2], settings, distinct_problems(records))
     save_figure(path, figure, dpi=90)
-    plt.close(figure)
 
 
 def _plot_gains(
@@ -336,6 +332,12 @@ def _strip(axis: Any, settings: Settings, points: list[tuple[str, float]], shift
     axis.set_xlim(-0.5, len(settings.layers) - 0.5)
 
 
+def _finish_ranks(axis: Any, title: str) -> None:
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(title=title, ylabel="rank correlation", ylim=(-1.05, 1.05))
+    _add_legend(axis)
+
+
 def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
     for index, offset in enumerate(settings.input_offsets):
         points = [
@@ -348,10 +350,7 @@ def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> 
         _strip(
             axis, settings, points, 0.2 * index - 0.1, marker="o", color=f"C{index}", label=label
         )
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(title="losses on the reference and on another picture", ylabel="rank correlation")
-    axis.set_ylim(-1.05, 1.05)
-    _add_legend(axis)
+    _finish_ranks(axis, "losses on the reference and on another picture")
 
 
 def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
@@ -366,10 +365,7 @@ def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> N
                 axis, settings, points, 0.4 * index + 0.15 * which - 0.28, marker="o",
                 color=f"C{index}", markerfacecolor=fill, label=f"{name}, offset {offset}",
             )  # fmt: skip
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(title="loss and image distance of the same draws", ylabel="rank correlation")
-    axis.set_ylim(-1.05, 1.05)
-    _add_legend(axis)
+    _finish_ranks(axis, "loss and image distance of the same draws")
 
 
 def _plot_race(axis: Any, settings: Settings, records: Sequence[Record]) -> None:

@@ -202,7 +202,7 @@ def convolve(
         forms = (kernel, prepared["adjoint"])
     if padding_mode != "zero" and padding:
         # Differs from the paper: it has zeros only.
-        x = jnp.pad(x, ((padding,) * 2,) * 2 + ((0, 0),), mode=PADDING_MODES[padding_mode])
+        x = pad_sides(x, padding, PADDING_MODES[padding_mode])
         padding = 0
     return _correlate(
         x,
@@ -214,6 +214,20 @@ def convolve(
         groups=groups,
         method=method,
     )
+
+
+def pad_sides(x: Array, amount: int, mode: str, **options: Any) -> Array:
+    """Pads height and width alike.
+
+    Args:
+      x: [h, w, ...].
+      amount: positions added beyond each edge.
+      mode, options: as in `jnp.pad`.
+
+    Returns:
+      [h + 2 amount, w + 2 amount, ...].
+    """
+    return jnp.pad(x, [(amount, amount)] * 2 + [(0, 0)] * (x.ndim - 2), mode, **options)
 
 
 def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method):
@@ -245,7 +259,7 @@ def _apply(x, kernel, *, pads, stride, spread, groups, method="direct"):
 def _sum_taps(x, kernel, padding):
     """One matrix product for all taps of a 3×3 kernel, before or after they are shifted."""
     size, _, inputs, outputs = kernel.shape
-    x = jnp.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+    x = pad_sides(x, padding, "constant")
     height, width = (side - size + 1 for side in x.shape[:2])
     shifts = [(i, j) for i in range(size) for j in range(size)]
     if inputs < outputs:

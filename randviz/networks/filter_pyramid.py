@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from randviz.networks.conv import convolve
 from randviz.networks.extractor import IMAGE_LAYER, Extractor, cut
-from randviz.networks.gaussian import as_key, split_key
+from randviz.networks.gaussian import as_key, same_draws, split_key
 from randviz.types import Array, Features, Image, Key, UserError
 
 
@@ -210,15 +210,14 @@ class RandomPyramid:
         # One draw of all octaves makes half the program that one after another would.
         kernels = jax.vmap(self._draw)(keys)
         factors = 2 ** jnp.arange(self.num_octaves, dtype=jnp.int32)[:, None]
-        # By default in JAX; the other setting would draw other numbers from the same key.
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shape = (self.num_octaves, 2)
             shifts = jax.random.randint(shift_key, shape, 0, factors, jnp.int32)
         return FilterPyramid(kernels, shifts, mesh=self.mesh)
 
     def _draw(self, key: Key) -> Array:
         direction_key, order_key, width_key = split_key(key, 3)
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shape = (self.size**2 * 3, self.num_filters)
             gaussians = jax.random.normal(direction_key, shape, jnp.float32)
             strata = jax.random.permutation(order_key, self.num_filters)

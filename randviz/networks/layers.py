@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from randviz.networks.conv import PADDING_MODES, convolve, pool
+from randviz.networks.conv import PADDING_MODES, convolve, pad_sides, pool
 from randviz.types import Array
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ class Pool(Layer):
             return x[:: self.stride, :: self.stride][:rows, :columns]
         if self.padding:
             values = {"constant_values": -jnp.inf} if (pooling, mode) == ("max", "constant") else {}
-            pads = ((self.padding, self.padding), (self.padding, self.padding), (0, 0))
-            x = jnp.pad(x, pads, mode=mode, **values)
+            x = pad_sides(x, self.padding, mode, **values)
         return pool(x, pooling=pooling, size=self.window_size, stride=self.stride)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from randviz.networks.extractor import Extractor, cut
-from randviz.networks.gaussian import split_key
+from randviz.networks.gaussian import same_draws, split_key
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.types import Array, Features, Image, Key
@@ -48,7 +48,7 @@ class RandomNetwork:
         extractor = self.network.bind(params)
         if self.max_shift == 1:
             return extractor
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shift = jax.random.randint(shift_key, (2,), 0, self.max_shift, jnp.int32)
         return Shifted(extractor, shift, self.max_shift)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from randviz.networks.extractor import Extractor
-from randviz.networks.gaussian import split_key
+from randviz.networks.gaussian import same_draws, split_key
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Term
 from randviz.objectives.statistics.base import Statistic, blend_linearly
@@ -100,8 +100,7 @@ def _draw(
         return statistic
     num_channels = extractor.feature_shape(images[0].shape, layer)[2]
     count = statistic.count_samples(num_channels)
-    # By default in JAX; the other setting would draw other numbers from the same key.
-    with jax.threefry_partitionable(True):
+    with same_draws():
         if not count or key is None:
             return statistic.sample(key, num_channels)
         place_key, choice_key, statistic_key = split_key(key, 3)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from randviz.networks.conv import pad_sides
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import split_key
 from randviz.objectives.regularizers import Regularizer
@@ -99,7 +100,7 @@ class Objective:
             rolled = jnp.roll(image, shift.astype(jnp.int32), (0, 1))
             image = jax.lax.optimization_barrier(rolled)
         if self.wrap:
-            image = jnp.pad(image, ((self.wrap,) * 2, (self.wrap,) * 2, (0, 0)), "wrap")
+            image = pad_sides(image, self.wrap, "wrap")
         return image
 
     def __call__(self, image: Image) -> Array:

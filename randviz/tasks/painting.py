@@ -18,9 +18,10 @@ from jax.sharding import Mesh
 from randviz.descent.adam import Adam
 from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
 from randviz.descent.solver import Result
+from randviz.networks.conv import pad_sides
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid, smallest_side
-from randviz.networks.gaussian import as_key, split_key
+from randviz.networks.gaussian import as_key, same_draws, split_key
 from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
 from randviz.tasks.style import Style, as_blend_weights, as_list, as_mask, match_colors
 from randviz.tasks.task import Descent, run
@@ -124,10 +125,10 @@ def plan_painting(
     amount = min(1.0, strength / STRENGTH)
     content = (1 - amount) * content + amount * _recolor(content, styles, shares)
     margin = _find_margin(content.shape)
-    canvas = jnp.pad(content, _on_all_sides(margin, 3), mode="reflect")
+    canvas = pad_sides(content, margin, "reflect")
     images = (canvas, styles)
     if masks is not None:
-        images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
+        images += ([pad_sides(mask, margin, "edge") for mask in masks],)
     if schedule is None:
         shapes = [image.shape for image in (content, *styles)]
         schedule = _plan(shapes, round(_MIN_SIZE / 2**strength), _RATIO, _STEPS, num_steps)
@@ -168,7 +169,7 @@ def plan_texture(
         shapes = [shape, image.shape]
         schedule = _plan(shapes, _TEXTURE_MIN_SIZE, _TEXTURE_RATIO, _TEXTURE_STEPS, num_steps)
     schedule = _with_margins(schedule, shape, margin)
-    with jax.threefry_partitionable(True):
+    with same_draws():
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
     task = Texture(LAYERS, TEXTURE_STATISTIC, shape=canvas, weighting="none", wrap=_WRAP)
@@ -195,10 +196,6 @@ def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Array]) -
 
 def _find_margin(shape: Sequence[int]) -> int:
     return max(_LEAST_MARGIN, round(_MARGIN_SHARE * max(shape)))
-
-
-def _on_all_sides(margin: int, num_axes: int) -> tuple[tuple[int, int], ...]:
-    return ((margin, margin),) * 2 + ((0, 0),) * (num_axes - 2)
 
 
 def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Schedule:

@@ -12,7 +12,7 @@ from flax import struct
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
-from randviz.networks.gaussian import as_key, sample_noise_image, split_key
+from randviz.networks.gaussian import as_key, same_draws, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
@@ -94,8 +94,7 @@ def _make(task: Texture, extractor: Extractor, image: Image, key: Key | None) ->
     )
     origin = None
     if task.wrap and key is not None:
-        # By default in JAX; the other setting would draw other numbers from the same key.
-        with jax.threefry_partitionable(True):
+        with same_draws():
             origin = jax.random.uniform(jax.random.fold_in(key, len(terms)), (2,), jnp.float32)
     return Objective(extractor, {"style": Part(jnp.float32(1), terms)}, task.wrap, origin)
 
