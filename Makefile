@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo gallery test test-slow clean
+.PHONY: demo gallery check test test-slow docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo
@@ -10,9 +10,12 @@ demo: .venv/installed
 gallery: .venv/installed
 	$(BIN)/python -m randviz.experiments.gallery --out_dir=out/gallery
 
-test: .venv/installed
+check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: check
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 test-slow: .venv/installed

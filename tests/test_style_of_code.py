@@ -106,6 +106,19 @@ def test_the_public_api_documents_its_arguments():
             assert "Returns:" in doc or "Yields:" in doc, name
 
 
+def test_the_public_api_is_annotated_in_full():
+    for name in randviz.__all__:
+        thing = getattr(randviz, name)
+        own = vars(thing).items() if inspect.isclass(thing) else [("", inspect.unwrap(thing))]
+        for attribute, function in own:
+            if not inspect.isfunction(function) or not function.__module__.startswith("randviz"):
+                continue
+            if attribute.startswith("_"):
+                continue
+            wanted = {*inspect.signature(function).parameters, "return"} - {"self"}
+            assert wanted <= function.__annotations__.keys(), f"{name}.{attribute}"
+
+
 def test_keys_come_first_and_options_are_keyword_only():
     for name in ("random_weights", "invert", "synthesize", "transfer"):
         parameters = list(inspect.signature(getattr(randviz, name)).parameters.values())

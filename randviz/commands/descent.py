@@ -160,7 +160,7 @@ class Task(NamedTuple):
     settings: DescentSettings
     network: Mapping[str, Any]
     descent: Descent
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     schedule: Schedule
     start: Image
     pictures: Mapping[str, Picture]
@@ -346,7 +346,7 @@ def read_whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
 def make_start(
     settings: DescentSettings,
     key: Key,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     noise_std: float,
     content: Image | None = None,
 ) -> tuple[Image, dict[str, Picture]]:

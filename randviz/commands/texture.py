@@ -79,7 +79,7 @@ def run(settings: Settings) -> None:
     run_task(task._replace(pictures={"texture_image": picture, **task.pictures}))
 
 
-def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
     plan = plan_texture(
         make_statistics_key(settings.seed),
         picture.image,
@@ -96,7 +96,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
     return plan_task("texture", settings, plan, extra)
 
 
-def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
     choice = choose_network(settings)
     network = choice.network.with_offset(texture.INPUT_OFFSET)
     layers = network.canonical_names(settings.layers or network.scale_layers[:4])
@@ -130,7 +130,7 @@ def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) ->
     )
 
 
-def read_size(text: str) -> tuple[int, int] | None:
+def read_size(text: str) -> tuple[int, ...] | None:
     """Reads "WIDTHxHEIGHT" into (H, W), or None from the empty string.
 
     Raises:

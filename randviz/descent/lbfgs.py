@@ -52,7 +52,7 @@ class JaxoptLbfgs(Solver):
         """See `Solver.init`."""
         del num_steps
         inner = self._solver().init_state(image, objective)
-        return inner.value, inner._replace(gamma=_first_gamma(inner.grad))
+        return jnp.asarray(inner.value), inner._replace(gamma=_first_gamma(inner.grad))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         """See `Solver.move`."""
@@ -102,6 +102,7 @@ class OptaxLbfgs(Solver):
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         """See `Solver.move`."""
         grad, memory = state.inner
+        direction: Any  # a pytree, here an image
         direction, memory = self._solver().update(grad, memory, state.image)
         found = search_line(
             jax.value_and_grad(objective),

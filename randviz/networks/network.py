@@ -130,6 +130,7 @@ class Network(LayerNames):
         for count, step in enumerate(self.layers, 1):
             if any(inner.name == layer for inner in walk_layers((step,))):
                 return self.layers[:count]
+        raise AssertionError(f"{layer} has a name but no place")
 
     @property
     def scale_layers(self) -> tuple[str, ...]:
@@ -298,7 +299,9 @@ class BoundNetwork(Extractor):
         """See `Extractor.compute`; after the activation, and dense layers as [1, 1, C]."""
         self.network.check_weights(self.params, layers[-1])
         variables = {"params": self.params, "prepared": self.prepared}
-        return FeatureExtractor(self.network, layers, self.platform).apply(variables, image)
+        module = FeatureExtractor(self.network, layers, self.platform)
+        features: Any = module.apply(variables, image)  # without a tuple, as nothing is mutable
+        return features
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `Network.check_image`."""
@@ -306,14 +309,14 @@ class BoundNetwork(Extractor):
 
     def with_offset(self, input_offset: float | tuple[float, float, float]) -> "BoundNetwork":
         """See `Network.with_offset`."""
-        return self.replace(network=self.network.with_offset(input_offset))
+        return dataclasses.replace(self, network=self.network.with_offset(input_offset))
 
     def with_params(self, params: Params) -> "BoundNetwork":
         """The same network with other weights; what was prepared of the old ones is left out."""
-        return self.replace(params=params, prepared={})
+        return dataclasses.replace(self, params=params, prepared={})
 
     def prepare(
-        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+        self, layers: tuple[str, ...], shape: tuple[int, ...], *, rescale: bool = True
     ) -> "BoundNetwork":
         """Rescales the weights to the range that float32 likes and prepares the kernels.
 
@@ -326,13 +329,13 @@ class BoundNetwork(Extractor):
         prepared = prepare_kernels(
             self.network, params, layers[-1], shape=shape, platform=self.platform
         )
-        return self.replace(params=params, prepared=prepared)
+        return dataclasses.replace(self, params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":
         """See `Network.for_one_evaluation`."""
-        return self.replace(network=self.network.for_one_evaluation())
+        return dataclasses.replace(self, network=self.network.for_one_evaluation())
 
-    def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
+    def scale_exponents(self, prepared: Any) -> dict[str, int]:
         """See `Extractor.scale_exponents`."""
         found, exponent = {IMAGE_LAYER: 0}, 0
         for layer in walk_layers(self.network.layers):

@@ -1,5 +1,7 @@
 """A network whose weights are still to be drawn."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -87,10 +89,10 @@ class Shifted(Extractor):
         part = lax.dynamic_slice(image, (*self.shift, jnp.int32(0)), rest)
         return self.extractor.compute(part, layers)
 
-    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int], **options) -> "Shifted":
+    def prepare(self, layers: tuple[str, ...], shape: tuple[int, ...], **options) -> "Shifted":
         """See `Extractor.prepare`."""
-        return self.replace(extractor=self.extractor.prepare(layers, shape, **options))
+        return dataclasses.replace(self, extractor=self.extractor.prepare(layers, shape, **options))
 
     def for_one_evaluation(self) -> "Shifted":
         """See `Extractor.for_one_evaluation`."""
-        return self.replace(extractor=self.extractor.for_one_evaluation())
+        return dataclasses.replace(self, extractor=self.extractor.for_one_evaluation())
