@@ -21,6 +21,10 @@ test: check
 test-slow: .venv/installed
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
+# Material for MkDocs advertises its successor otherwise.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "randviz needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
@@ -28,4 +32,4 @@ test-slow: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out site

@@ -143,11 +143,12 @@ def commands_of(text):
 
 
 def test_every_command_in_the_words_parses():
-    texts = [(ROOT / "README.md").read_text()]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = [path.read_text() for path in pages]
     modules = {name: importlib.import_module(f"randviz.commands.{name}") for name in COMMANDS}
     texts += [module.__doc__ for module in modules.values()]
     found = [words for text in texts for words in commands_of(text)]
-    assert len(found) >= 14
+    assert len(found) >= 40
     for name, *words in found:
         if "--help" not in words:
             parse_flags(modules[name].Settings, words)
@@ -155,8 +156,9 @@ def test_every_command_in_the_words_parses():
 
 def test_makefile_has_what_the_readme_promises():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(), re.M):
-        assert target in targets
+    for page in ("README.md", "CONTRIBUTING.md", "docs/index.md", ".pre-commit-config.yaml"):
+        for target in re.findall(r"^(?: *entry: )?make ([\w-]+)", (ROOT / page).read_text(), re.M):
+            assert target in targets
 
 
 def test_all_modules_are_importable():
