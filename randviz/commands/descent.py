@@ -64,7 +64,7 @@ class Task(NamedTuple):
     settings: DescentSettings
     network: Mapping[str, Any]
     descent: Descent
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     schedule: Schedule
     start: Image
     pictures: Mapping[str, Picture]

@@ -69,7 +69,7 @@ class Picture(NamedTuple):
 
     image: Image
     metadata: dict[str, Any]
-    file_size: tuple[int, int]
+    file_size: tuple[int, ...]
 
 
 def make_keys(seed: int) -> tuple[Key, Key]:

@@ -244,7 +244,7 @@ def find_painting_size(image_size: int, style_scale: float) -> int:
 
 
 def load_masks(
-    settings: Settings, shape: tuple[int, int]
+    settings: Settings, shape: tuple[int, ...]
 ) -> tuple[list[Picture], list[Array] | None]:
     """Loads the masks of the paintings' regions.
 

@@ -71,7 +71,7 @@ def run(settings: Settings) -> None:
     run_task(make(settings, picture, shape))
 
 
-def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
     plan = plan_texture(
         make_statistics_key(settings.seed),
         picture.image,
@@ -90,7 +90,7 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
     )
 
 
-def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
     choice = choose_network(settings).with_offset(texture.INPUT_OFFSET)
     network = choice.network
     layers = network.canonical_names(settings.layers or network.scale_layers[:4])
@@ -116,7 +116,7 @@ def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) ->
     )
 
 
-def read_size(text: str) -> tuple[int, int] | None:
+def read_size(text: str) -> tuple[int, ...] | None:
     """Reads "WIDTHxHEIGHT" into (H, W), or None from the empty string.
 
     Raises:

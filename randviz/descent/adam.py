@@ -43,6 +43,7 @@ class Adam(Solver):
         moments, image, average, num_steps = state.inner
         # Where the step before leads is evaluated before it is kept; the first looks at the start.
         loss, grad = jax.value_and_grad(objective_at(objective, state.step))(image)
+        updates: Any  # a pytree, here an image
         updates, moments = self._scale().update(grad, moments)
         progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
         # Beyond the plan the rate stays; without one it does not decay.

@@ -12,8 +12,7 @@ steps as it was asked for, and what went wrong on the way stands in its trace.
 
 import dataclasses
 import warnings
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +54,7 @@ class JaxoptLbfgs(Lbfgs):
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
         inner = self._solver().init_state(image, objective)
-        return inner.value, inner._replace(gamma=_first_gamma(inner.grad))
+        return jnp.asarray(inner.value), inner._replace(gamma=_first_gamma(inner.grad))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         old = state.inner._replace(stepsize=_first_step(state))
@@ -93,6 +92,7 @@ class OptaxLbfgs(Lbfgs):
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
         grad, memory = state.inner
+        direction: Any  # a pytree, here an image
         direction, memory = self._solver().update(grad, memory, state.image)
         found = search_line(
             jax.value_and_grad(objective),
@@ -128,8 +128,17 @@ def _first_gamma(grad: Array) -> Array:
     return jnp.where(size > 0, _GREY_LEVEL / size, 0.0)
 
 
-# A search's result under the names that jaxopt's update reads.
-_Found = namedtuple("_Found", "params value grad aux failed iter_num num_grad_eval num_fun_eval")
+class _Found(NamedTuple):
+    """A search's result under the names that jaxopt's update reads."""
+
+    params: Array
+    value: Array
+    grad: Array
+    aux: None
+    failed: Array
+    iter_num: Array
+    num_grad_eval: Array
+    num_fun_eval: Array
 
 
 class _Lbfgs(jaxopt.LBFGS):

@@ -42,7 +42,7 @@ class Schedule:
         """Of all sizes together."""
         return sum(self.steps)
 
-    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes of an image at each size.
 
         Args:
@@ -112,13 +112,13 @@ def share_steps(num_steps: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
-def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, int]:
+def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, ...]:
     """Scales (H, W); neither side falls below one pixel."""
     height, width = (max(1, round(side * factor)) for side in shape)
     return height, width
 
 
-def resize(image: Image, shape: tuple[int, int], *, periodic: bool = False) -> Image:
+def resize(image: Image, shape: tuple[int, ...], *, periodic: bool = False) -> Image:
     """Scales an image, as a photograph is reduced and a result enlarged.
 
     Args:
@@ -149,7 +149,7 @@ def resize(image: Image, shape: tuple[int, int], *, periodic: bool = False) -> I
 def minimize_coarse_to_fine(
     make_objective: Callable[[int], Objective],
     image: Image,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     schedule: Schedule,
     *,
     solver: Solver | str = "jaxopt",

@@ -34,7 +34,7 @@ def check_resources(
     dry_run: bool,
     solver: Solver | str = "jaxopt",
     num_together: int = 1,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only reports.
 

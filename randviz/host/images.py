@@ -225,7 +225,7 @@ def to_array(picture: Pillow.Image) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+def scale_size(size: tuple[int, ...], longest: int) -> tuple[int, ...]:
     """Scales a width and a height so that the larger one is `longest`; neither falls below 1."""
     return tuple(max(1, round(side * longest / max(size))) for side in size)
 

@@ -139,7 +139,7 @@ class Stage(NamedTuple):
     """
 
     make_objective: Callable[[], Objective]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     num_steps: int
     periodic: bool = False
 

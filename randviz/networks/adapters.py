@@ -47,7 +47,7 @@ def from_function(
       >>> extractor.layer_names, extractor(jnp.ones((12, 16, 3)), "mean")["mean"].shape
       (('image', 'mean'), (12, 16, 1))
     """
-    name = name or getattr(function, "__name__", type(function).__name__)
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     return FunctionExtractor(params, function, name, image_size)
 
 
@@ -200,7 +200,7 @@ def _find_shapes(function, name, structure, leaves, shape):
             layer: (made.get(id(var), -1), -_count_parts(layer))
             for layer, var in zip(names, jaxpr.jaxpr.outvars, strict=True)
         }
-        names.sort(key=order.get)
+        names.sort(key=order.__getitem__)
     return {IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from randviz.networks import fourier, winograd
 from randviz.networks.bilinear import define_bilinear
@@ -53,9 +54,10 @@ def platform_of(tree: Any) -> str:
       A name such as "cpu" or "gpu"; that of JAX's default device where there is no such array.
     """
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             return next(iter(leaf.devices())).platform
-    default = jax.config.jax_default_device
+    config: Any = jax.config  # has its options as attributes since run time only
+    default = config.jax_default_device
     if default is None:
         return jax.default_backend()
     return default if isinstance(default, str) else default.platform
@@ -111,7 +113,7 @@ def prepare_kernel(
     kernel: Array,
     *,
     method: str,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     groups: int = 1,
     padding_mode: str = "zero",
 ) -> dict[str, Any]:
@@ -230,7 +232,7 @@ def pad_sides(x: Array, amount: int, mode: str, **options: Any) -> Array:
     return jnp.pad(x, [(amount, amount)] * 2 + [(0, 0)] * (x.ndim - 2), mode, **options)
 
 
-def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method):
+def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method) -> Array:
     own, _ = prepared
     if method == "winograd":
         return winograd.correlate(x, own, pads[0][0])
@@ -269,7 +271,7 @@ def _sum_taps(x, kernel, padding):
         return parts @ kernel.reshape(-1, outputs)
     products = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
     products = lax.optimization_barrier(products.reshape(*x.shape[:2], size, size, outputs))
-    return sum(products[i : i + height, j : j + width, i, j] for i, j in shifts)
+    return jnp.asarray(sum(products[i : i + height, j : j + width, i, j] for i, j in shifts))
 
 
 def _apply_to_blocks(x, kernel, padding):
@@ -356,4 +358,6 @@ def pool(x: Array, *, pooling: str = "avg", size: int = 2, stride: int = 2) -> A
         for i in range(size)
         for j in range(size)
     ]
-    return sum(views) / size**2 if pooling == "avg" else functools.reduce(jnp.maximum, views)
+    if pooling == "avg":
+        return jnp.asarray(sum(views)) / size**2
+    return functools.reduce(jnp.maximum, views)

@@ -177,7 +177,7 @@ class Extractor(LayerNames):
         return self
 
     def prepare(
-        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+        self, layers: tuple[str, ...], shape: tuple[int, ...], *, rescale: bool = True
     ) -> Self:
         """Makes ready for many evaluations; the function computed is the same up to known factors.
 
@@ -195,7 +195,7 @@ class Extractor(LayerNames):
         """This extractor, computed in the way that compiles soonest, for a single evaluation."""
         return self
 
-    def scale_exponents(self, prepared: Self) -> dict[str, int]:
+    def scale_exponents(self, prepared: Any) -> dict[str, int]:
         """By which powers of two `prepare` multiplied the features.
 
         Args:

@@ -43,8 +43,8 @@ def as_key(key: Key) -> Key:
     Raises:
       UserError: if it is not a key, not a single one, or one of another generator.
     """
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if shape == () and str(jax.random.key_impl(key)) == GENERATOR:
             return key
     elif dtype == jnp.uint32 and shape == (2,):
@@ -107,7 +107,7 @@ def sample_gaussian(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def sample_noise_image(
-    key: Key, shape: tuple[int, int], *, std: float | Array, mean: float | Array = 0.5
+    key: Key, shape: tuple[int, ...], *, std: float | Array, mean: float | Array = 0.5
 ) -> Image:
     """Draws the white noise that a descent starts from.
 

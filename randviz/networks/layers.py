@@ -316,8 +316,8 @@ def walk_layers(layers: tuple[Layer, ...]) -> Iterator[Layer]:
 
 
 def walk_sides(
-    layers: tuple[Layer, ...], sides: tuple[int, int]
-) -> Iterator[tuple[Layer, tuple[int, int]]]:
+    layers: tuple[Layer, ...], sides: tuple[int, ...]
+) -> Iterator[tuple[Layer, tuple[int, ...]]]:
     """As `walk_layers`, each with (height, width) of its input, from that of the first's."""
     for layer in layers:
         for branch in layer.branches:

@@ -130,6 +130,7 @@ class Network(LayerNames):
         for count, step in enumerate(self.layers, 1):
             if any(inner.name == layer for inner in walk_layers((step,))):
                 return self.layers[:count]
+        raise AssertionError(f"{layer} has a name but no place")
 
     @property
     def scale_layers(self) -> tuple[str, ...]:
@@ -287,16 +288,18 @@ class BoundNetwork(Extractor):
         """See `Extractor.compute`; after the activation, and dense layers as [1, 1, C]."""
         self.network.check_weights(self.params, layers[-1])
         variables = {"params": self.params, "prepared": self.prepared}
-        return FeatureExtractor(self.network, layers, self.platform).apply(variables, image)
+        module = FeatureExtractor(self.network, layers, self.platform)
+        features: Any = module.apply(variables, image)  # without a tuple, as nothing is mutable
+        return features
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         self.network.check_image(shape, layer)
 
     def with_offset(self, input_offset: Offset) -> "BoundNetwork":
-        return self.replace(network=self.network.with_offset(input_offset))
+        return dataclasses.replace(self, network=self.network.with_offset(input_offset))
 
     def prepare(
-        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+        self, layers: tuple[str, ...], shape: tuple[int, ...], *, rescale: bool = True
     ) -> "BoundNetwork":
         """Rescales the weights to the range that float32 likes and prepares the kernels.
 
@@ -309,12 +312,12 @@ class BoundNetwork(Extractor):
         prepared = prepare_kernels(
             self.network, params, layers[-1], shape=shape, platform=self.platform
         )
-        return self.replace(params=params, prepared=prepared)
+        return dataclasses.replace(self, params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":
-        return self.replace(network=self.network.for_one_evaluation())
+        return dataclasses.replace(self, network=self.network.for_one_evaluation())
 
-    def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
+    def scale_exponents(self, prepared: Any) -> dict[str, int]:
         found, exponent = {IMAGE_LAYER: 0}, 0
         for layer in walk_layers(self.network.layers):
             if layer.name in prepared.params:

@@ -1,5 +1,7 @@
 """A network whose weights are still to be drawn."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -82,8 +84,8 @@ class Shifted(Extractor):
         rest = [side - self.margin + 1 for side in image.shape[:2]]
         return self.extractor.compute(cut(image, self.shift, rest), layers)
 
-    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int], **options) -> "Shifted":
-        return self.replace(extractor=self.extractor.prepare(layers, shape, **options))
+    def prepare(self, layers: tuple[str, ...], shape: tuple[int, ...], **options) -> "Shifted":
+        return dataclasses.replace(self, extractor=self.extractor.prepare(layers, shape, **options))
 
     def for_one_evaluation(self) -> "Shifted":
-        return self.replace(extractor=self.extractor.for_one_evaluation())
+        return dataclasses.replace(self, extractor=self.extractor.for_one_evaluation())

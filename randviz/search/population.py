@@ -22,6 +22,7 @@ from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
+from randviz.objectives.objective import Term
 from randviz.search.intervals import estimate
 from randviz.search.selection import select_weights
 from randviz.tasks.inversion import NOISE_STD, Inversion
@@ -137,6 +138,7 @@ def reconstruct(
     found, trace = minimize(objective, start, num_steps=num_steps)
     # With the objective's rescaled weights, so that the squares of small features do not vanish.
     (term,) = objective.parts["content"].terms
+    assert isinstance(term, Term)
     matched = objective.extractor(found, term.layer)[term.layer]
     error = jnp.linalg.norm(matched - term.target)
     return Reconstruction(
@@ -243,7 +245,7 @@ def summarize(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       One dictionary for each group, in the order in which they first appear: "weights", "image",
       "layer", what `describe` says of the distances, and the medians of the other measures.
     """
-    groups: dict[tuple, dict] = {}
+    groups: dict[tuple[Any, ...], dict[Any, Any]] = {}
     names = ("weights", "image", "layer")
     for record in records:
         trial = record["trial"]

@@ -9,6 +9,7 @@ and the check covers them and every field.
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -113,8 +114,11 @@ def format_recipe(recipe: Recipe) -> str:
 
 
 def _format_fields(recipe: Recipe) -> str:
-    names = {offset: name for name, offset in _OFFSETS.items()}
-    offset = names.get(recipe.input_offset) or repr(float(recipe.input_offset))
+    names: dict[Any, str] = {offset: name for name, offset in _OFFSETS.items()}
+    offset = names.get(recipe.input_offset)
+    if offset is None:
+        number: Any = recipe.input_offset  # the tuple and None have names
+        offset = repr(float(number))
     return (
         f"{FORMAT} {recipe.network} seed={recipe.seed} draws={','.join(map(str, recipe.draws))}"
         f" last_layer={recipe.last_layer} scale={recipe.scale!r} bias_scale={recipe.bias_scale!r}"
@@ -128,7 +132,7 @@ def _digest(recipe: Recipe, params: Params) -> str:
     for layer in weight_shapes(recipe.as_network(), recipe.last_layer):
         for name in ("kernel", "bias"):
             weights = np.asarray(jax.device_get(params[layer][name]), "<f4")
-            digest.update(np.ascontiguousarray(weights))
+            digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()[:16]
 
 

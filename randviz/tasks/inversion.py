@@ -4,6 +4,7 @@ The paper's section 2, "Inverting deep representations", and with other weights 
 inversion of Mahendran and Vedaldi (2015), with which the paper compares it in figure 1.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -95,7 +96,8 @@ def _make(task: Inversion, extractor: Extractor, image: Image, key: Key | None) 
     )
     if task.weighting == "energy":
         zero = jax.tree.map(jnp.zeros_like, term.target)
-        term = term.replace(weight=1 / term.statistic.compare(term.target, zero))
+        energy = term.statistic.compare(term.target, zero)
+        term = dataclasses.replace(term, weight=1 / energy)
     parts = {
         "content": Part(jnp.float32(1), (term,)),
         "tv": Part(jnp.float32(task.tv_weight), (Regularizer(total_variation, task.tv_power),)),

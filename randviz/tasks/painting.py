@@ -6,6 +6,7 @@ texture grows out of noise. What descends is the expectation over all such netwo
 fine. The same constants serve all pictures and sizes (BUILD_NOTES.md says how they were chosen).
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -73,8 +74,8 @@ class Plan(NamedTuple):
 
     descent: Descent
     start: Image
-    canvas: tuple[int, int]
-    shape: tuple[int, int]
+    canvas: tuple[int, ...]
+    shape: tuple[int, ...]
     schedule: Schedule
 
     def crop(self, image: Image) -> Image:
@@ -144,7 +145,9 @@ def plan_painting(
         weighting="none",
         content_decay=_CONTENT_DECAY,
     )
-    descent = Descent(style, FILTERS.replace(mesh=mesh), images, as_key(key), True, SOLVER)
+    descent = Descent(
+        style, dataclasses.replace(FILTERS, mesh=mesh), images, as_key(key), True, SOLVER
+    )
     shape = content.shape[:2]
     return Plan(descent, canvas, canvas.shape[:2], shape, _with_margins(schedule, shape, margin))
 
@@ -153,7 +156,7 @@ def plan_texture(
     key: Key,
     image: Image,
     *,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     tileable: bool = False,
     num_steps: int | None = None,
     schedule: Schedule | None = None,
@@ -173,7 +176,7 @@ def plan_texture(
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
     task = Texture(LAYERS, TEXTURE_STATISTIC, shape=canvas, weighting="none", wrap=_WRAP)
-    source = FILTERS.replace(mesh=mesh)
+    source = dataclasses.replace(FILTERS, mesh=mesh)
     descent = Descent(task, source, (image,), draw_key, True, SOLVER, periodic=True)
     return Plan(descent, start, canvas, shape, schedule)
 
@@ -185,11 +188,13 @@ def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Array]) -
     Otherwise it would hold on to colours that no painting has, and where it is brighter than all of
     them the two come to terms in specks. Where no painting counts it keeps its own.
     """
-    blended = sum(
-        share[..., None] * match_colors(content, style)
-        for share, style in zip(shares, styles, strict=True)
+    blended = jnp.asarray(
+        sum(
+            share[..., None] * match_colors(content, style)
+            for share, style in zip(shares, styles, strict=True)
+        )
     )
-    total = sum(shares)[..., None]
+    total = jnp.asarray(sum(shares))[..., None]
     counts = total > 0
     return jnp.where(counts, jnp.clip(blended / jnp.where(counts, total, 1.0), 0.0, 1.0), content)
 
@@ -198,7 +203,7 @@ def _find_margin(shape: Sequence[int]) -> int:
     return max(_LEAST_MARGIN, round(_MARGIN_SHARE * max(shape)))
 
 
-def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Schedule:
+def _with_margins(schedule: Schedule, shape: tuple[int, ...], margin: int) -> Schedule:
     """The same of the canvas; sizes so small that they coincide are given a pixel more."""
     factor = (max(shape) + 2 * margin) / max(shape)
     sizes = itertools.accumulate(

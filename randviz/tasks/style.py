@@ -1,5 +1,6 @@
 """Painting one image's content in another's style (section 2, "Style transfer")."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
@@ -103,7 +105,8 @@ class Style:
         check_weighting(self.weighting)
         styles = as_list(style_images)
         weights = as_blend_weights(self.style_blend_weights, style_masks, len(styles))
-        task = self.replace(
+        task = dataclasses.replace(
+            self,
             content_layers=extractor.canonical_names(self.content_layers),
             style_layers=extractor.canonical_names(self.style_layers),
             style_blend_weights=jnp.asarray(weights, jnp.float32),
@@ -128,12 +131,16 @@ def _make(
     extractor = extractor.with_offset(task.input_offset)
     layers = extractor.canonical_names(tuple({*task.content_layers, *task.style_layers}))
     extractor = extractor.prepare(layers, shape, rescale=task.weighting != "none")
-    keys = [None] * 2 if key is None else split_key(key)
-    options = {"weighting": task.weighting, "gradient_reduction": task.gradient_reduction}
+    keys: Any = [None] * 2 if key is None else split_key(key)
+    options: dict[str, Any] = {
+        "weighting": task.weighting,
+        "gradient_reduction": task.gradient_reduction,
+    }
     content_terms = make_terms(
         extractor, [content], task.content_layers, task.content_statistic, key=keys[0], **options
     )
-    weights = task.style_blend_weights / jnp.sum(task.style_blend_weights)
+    weights = jnp.asarray(task.style_blend_weights)
+    weights = weights / jnp.sum(weights)
     compare = (task.style_layers, task.style_statistic)
     if masks is None:
         style_terms = make_terms(
@@ -148,7 +155,7 @@ def _make(
         # A region counts as much as its share of the image, so that regions add up to a whole.
         shares = jnp.stack([jnp.mean(mask) for mask in masks])
         style_terms = tuple(
-            term.replace(weight=term.weight * share)
+            dataclasses.replace(term, weight=term.weight * share)
             for terms, share in zip(each, shares / jnp.sum(shares), strict=True)
             for term in terms
         )
@@ -238,7 +245,7 @@ def as_blend_weights(
             f"there are {num_styles} style images and {len(weights)} blend weights; give at"
             " least one image and one weight for each."
         )
-    known = not any(isinstance(weight, jax.core.Tracer) for weight in weights)
+    known = not any(isinstance(weight, Tracer) for weight in weights)
     if known and not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
         raise UserError(
             f"the blend weights are {', '.join(f'{weight:g}' for weight in weights)}; give finite"
@@ -251,7 +258,7 @@ def as_blend_weights(
     return weights
 
 
-def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
+def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     """Takes an array of any type as a mask.
 
     Args:
@@ -268,7 +275,7 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
     mask = jnp.asarray(mask, jnp.float32)
     if mask.shape != tuple(shape):
         raise UserError(f"a mask has shape {mask.shape}; give the content image's, {shape}.")
-    if not isinstance(mask, jax.core.Tracer):
+    if not isinstance(mask, Tracer):
         lowest, highest = float(jnp.min(mask)), float(jnp.max(mask))
         if lowest < 0:
             raise UserError(f"a mask has negative values, down to {lowest:g}; give 0 or more.")
@@ -279,7 +286,8 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
 
 def as_list(images: Image | Sequence[Image]) -> list[Image]:
     """Takes one image, [H, W, 3], or several, as a list."""
-    return [images] if hasattr(images, "ndim") else list(images)
+    given: Any = images
+    return [given] if hasattr(given, "ndim") else list(given)
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:

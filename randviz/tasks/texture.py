@@ -3,6 +3,7 @@
 The paper's section 2, "Texture synthesis", whose statistic is the Gram matrix.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -47,7 +48,7 @@ class Texture:
 
     layers: tuple[str, ...] = struct.field(pytree_node=False, default=LAYERS)
     statistic: Statistic = Gram()
-    shape: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+    shape: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)
     weighting: str = struct.field(pytree_node=False, default="gradient")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
     input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
@@ -74,7 +75,7 @@ class Texture:
           He, Wang, Hopcroft (2016), eq. 5, 6 and 8.
         """
         check_weighting(self.weighting)
-        task = self.replace(layers=extractor.canonical_names(self.layers))
+        task = dataclasses.replace(self, layers=extractor.canonical_names(self.layers))
         return _make(task, extractor, as_image(image), key)
 
 
@@ -104,7 +105,7 @@ def synthesize(
     extractor: Extractor | Sampler,
     image: Image,
     *,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     num_steps: int = 2000,
     solver: Solver | str | None = None,
     schedule: Schedule | None = None,
@@ -142,6 +143,6 @@ def synthesize(
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
     start = sample_noise_image(noise_key, first_shape(shape, schedule), std=NOISE_STD)
     # The shape in full size serves all sizes: only the speed depends on it.
-    task = Texture(**options).replace(shape=shape)
+    task = dataclasses.replace(Texture(**options), shape=shape)
     descent = Descent(task, extractor, (image,), draw_key, redraw)
     return run(descent, start, shape, num_steps, solver, schedule)

@@ -91,17 +91,18 @@ def predict_layers(
       processes", sections 2 and 3: the covariance of positions, and pooling.
     """
     layers = network.canonical_names(tuple(layers))
-    image = np.asarray(image, np.float64)
-    network.check_image(image.shape, layers[-1])
-    _check_covered(network, image, layers[-1])
+    values = np.asarray(image, np.float64)
+    network.check_image(values.shape, layers[-1])
+    _check_covered(network, values, layers[-1])
     here, brighter, darker = (
-        _follow_moments(network, image + change, layers[-1], scale) for change in (0, _STEP, -_STEP)
+        _follow_moments(network, values + change, layers[-1], scale)
+        for change in (0, _STEP, -_STEP)
     )
     predictions = {}
     for layer in layers:
         energy, growth, texture_loss = here[layer]
         # Each loss's gradient, averaged over pixel values. The content loss is half the energy.
-        run = 2 * _STEP * image.size
+        run = 2 * _STEP * values.size
         content_slope = (brighter[layer].energy - darker[layer].energy) / (2 * run)
         texture_slope = (brighter[layer].texture_loss - darker[layer].texture_loss) / run
         predictions[layer] = Prediction(
@@ -150,7 +151,7 @@ def _follow_moments(
     pixels = 255 * image * np.asarray(network.input_scale, np.float64)
     covariance = np.einsum("abc,dec->abde", pixels, pixels)
     channels = 1  # the colours are summed over already
-    growth = 1.0
+    growth = below = own = 1.0
     moments = {}
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
@@ -168,7 +169,7 @@ def _follow_moments(
         else:
             # A channel's own share of the Gram matrix, `own`, stays what it was: exact where a
             # window's features are proportional to each other, and nearly so in pictures.
-            covariance = pool_covariance(covariance, size=layer.window_size, stride=layer.stride)
+            covariance = pool_covariance(covariance, size=layer.window[0], stride=layer.window[1])
         texture_loss = np.mean(np.square(covariance)) / 4 * (1 + (own - 1) / channels) * below
         moments[layer.name] = _Moments(
             mean_variance(covariance), float(growth), float(texture_loss)
@@ -203,7 +204,7 @@ def convolve_covariance(
         (taken(i, rows), taken(j, columns)) for i in range(kernel_size) for j in range(kernel_size)
     )
     # Both positions move together: different taps of a kernel are independent.
-    return sum(padded[(*tap, *tap)] for tap in taps)
+    return np.asarray(sum(padded[(*tap, *tap)] for tap in taps))
 
 
 def rectify_covariance(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

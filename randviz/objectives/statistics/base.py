@@ -104,9 +104,9 @@ class Statistic:
         count = sum(leaf.size for leaf in differences)
         # x sign(x), because the derivative of JAX's |x| at zero is 1, and at zero lies the target.
         size = jnp.square if self.distance == "squared" else lambda x: x * jnp.sign(x)
-        return sum(jnp.sum(size(leaf)) for leaf in differences) / count
+        return jnp.asarray(sum(jnp.sum(size(leaf)) for leaf in differences) / count)
 
-    def blend(self, values: Sequence[Any], weights: Array) -> Any:
+    def blend(self, values: Sequence[Any], weights: Array | None) -> Any:
         """Blends values of several sources, see `blend_linearly`."""
         return blend_linearly(values, weights)
 
@@ -120,9 +120,14 @@ def blend_linearly(values: Sequence[Any], weights: Array | None) -> Any:
 
     Returns:
       One such pytree.
+
+    Raises:
+      UserError: for several without weights.
     """
     if len(values) == 1:
         return values[0]
+    if weights is None:
+        raise UserError(f"there are {len(values)} sources to blend; give a weight for each.")
     return jax.tree.map(lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1), *values)
 
 
@@ -137,6 +142,19 @@ def require_key(key: Key | None, statistic: Statistic) -> Key:
             f"the statistic {type(statistic).__name__} is random and needs a key; give key=."
         )
     return key
+
+
+def require_sample(sample: Array | None, statistic: Statistic) -> Array:
+    """An array that `Statistic.sample` draws, or is given.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if sample is None:
+        raise UserError(
+            f"the statistic {type(statistic).__name__} has no random parts yet; call sample first."
+        )
+    return sample
 
 
 def mean_over_positions(values: Array, mask: Array | None) -> Array:

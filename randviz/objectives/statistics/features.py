@@ -34,7 +34,7 @@ class Features(Statistic):
             return content_loss(value, target)
         return super().compare(value, target)
 
-    def blend(self, values: Sequence[Array], weights: Array) -> Array:
+    def blend(self, values: Sequence[Array], weights: Array | None) -> Array:
         """See `Statistic.blend`; of sources of one size.
 
         Raises:
