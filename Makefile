@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo gallery test test-slow clean
+.PHONY: demo gallery check test test-slow docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo
@@ -10,13 +10,20 @@ demo: .venv/installed
 gallery: .venv/installed
 	$(BIN)/python -m randviz.experiments.gallery --out_dir=out/gallery
 
-test: .venv/installed
+check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: check
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
 test-slow: .venv/installed
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+# Material for MkDocs advertises its successor otherwise.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "randviz needs Python 3.11 or newer; name one with make PYTHON=...")'
@@ -25,4 +32,4 @@ test-slow: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out site

@@ -15,6 +15,7 @@ Examples:
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -277,9 +277,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     print(json.dumps(result))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -230,9 +230,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

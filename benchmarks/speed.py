@@ -545,9 +545,7 @@ def _draw_figure(records: list[Record]) -> matplotlib.figure.Figure:
     return figure
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

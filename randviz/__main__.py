@@ -12,10 +12,12 @@ Commands:
   demo        all of it on sample pictures, in minutes, with a page to look at
   clear       remove what unfinished runs left in a folder
 
-`randviz COMMAND --help` tells each one's flags. Samples are pictures that need no file:
+`randviz COMMAND --help` tells each one's flags, `randviz --version` the version. Samples are
+pictures that need no file:
 """
 
 import importlib
+import importlib.metadata
 import inspect
 import sys
 from collections.abc import Sequence
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(inspect.cleandoc(__doc__))
         print(describe_samples())
         return 0 if args else 2
+    if args[0] == "--version":
+        print(f"randviz {importlib.metadata.version('randviz')}")
+        return 0
     name, *rest = args
     if name not in COMMANDS:
         print(

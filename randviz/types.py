@@ -20,12 +20,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Array = jax.Array
 Image = jax.Array  # float32 [H, W, 3], RGB, nominally [0, 1]
 Features = Mapping[str, jax.Array]  # {layer: [h, w, C]}, after the ReLU
 Params = Mapping[str, Mapping[str, jax.Array]]  # {layer: {"kernel": ..., "bias": ...}}
 Key = jax.Array  # a typed PRNG key, made by jax.random.key
+Offset = float | tuple[float, float, float]  # one number, or one for each of R, G, B
 
 
 class UserError(ValueError):
@@ -58,7 +60,7 @@ def as_image(image: Any, name: str = "the image") -> Image:
         )
     if image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"{name} has shape {tuple(image.shape)}; give (height, width, 3).")
-    if not isinstance(image, jax.core.Tracer) and image.size:
+    if not isinstance(image, Tracer) and image.size:
         highest = float(np.max(np.asarray(image, np.float32)))
         if highest > _BRIGHTEST:
             raise UserError(

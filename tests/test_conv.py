@@ -9,7 +9,8 @@ import pytest
 from jax import lax
 
 import randviz as rv
-from randviz.networks.conv import PADDING_MODES, convolve, normalize_response, pool, prepare_kernel
+from randviz.networks.conv import PADDING_MODES, convolve, pool, prepare_kernel
+from randviz.networks.layers import ResponseNorm
 
 rng = np.random.default_rng(0)
 
@@ -172,7 +173,7 @@ def test_pooling_and_its_gradient_are_those_of_reduce_window(pooling, size, stri
 
 def test_response_normalisation_by_hand():
     x = draw(2, 3, 7)
-    found = normalize_response(x, size=5, bias=2.0, slope=0.1, power=0.75)
+    found = ResponseNorm("norm", bias=2.0, slope=0.1, power=0.75).apply(x, None)
     for channel in range(7):
         near = np.asarray(x)[..., max(channel - 2, 0) : channel + 3]
         expected = x[..., channel] / (2 + 0.1 * np.sum(near**2, axis=-1)) ** 0.75

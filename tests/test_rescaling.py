@@ -9,7 +9,7 @@ import pytest
 from test_networks import TINY_ALEXNET, TINY_BRANCHES
 
 from randviz.networks.activations import (
-    mean_activations,
+    average_activations,
     normalize_activations,
     rescale_filters,
 )
@@ -171,7 +171,7 @@ def test_grouped_filters_undo_their_own_groups_scales():
 
 def test_what_cannot_be_rescaled_is_said(tiny, biased):
     with pytest.raises(UserError, match="no image"):
-        mean_activations(tiny, biased, [])
+        average_activations(tiny, biased, [])
     params = random_weights(jax.random.key(7), TINY_ALEXNET, last_layer="conv2")
     with pytest.raises(UserError, match="tiny_alexnet.*response"):
         rescale_filters(TINY_ALEXNET, params, {})

@@ -18,7 +18,7 @@ from randviz.host import runs
 from randviz.host.images import load_image
 from randviz.host.progress import Progress, format_seconds
 from randviz.objectives.objective import Part, find_non_finite
-from randviz.objectives.regularizers import TotalVariation
+from randviz.objectives.regularizers import Regularizer, total_variation
 from randviz.types import UserError
 
 NUM_STEPS = 40
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_term(problem, tmp_
 def test_a_gradient_that_is_not_finite_is_told_from_a_loss(problem):
     objective, start = problem
     assert find_non_finite(objective, start) == ""
-    rough = TotalVariation(power=1.0)
+    rough = Regularizer(total_variation, 1.0)
     parts = {"tv": Part(jnp.float32(3e38), (rough,))}
     flat = jnp.full_like(start, 0.5).at[0, 0].set(0.6)
     found = find_non_finite(objective.replace(parts=parts), flat)
@@ -302,7 +302,7 @@ def test_scales_on_the_host_are_those_of_the_core(scales, tmp_path):
     stages, solver = scales["jaxopt"]
     schedule = rv.Schedule((6, 11, 16), tuple(STEPS))
     start = jnp.full((4, 6, 3), 0.5).at[0, 0].set(0.7)
-    made = lambda shape: stages[0].make_objective()
+    made = lambda scale: stages[0].make_objective()
     expected = minimize_coarse_to_fine(made, start, (12, 16), schedule, solver=solver)
     run = descend_scales(scales, "jaxopt", tmp_path)
     # `descend` computes the first evaluation another way.

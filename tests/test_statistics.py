@@ -385,3 +385,16 @@ def test_each_layer_draws_its_own_random_parts(image):
     )
     first, second = (np.asarray(term.statistic.frequencies) for term in make(image))
     assert np.all(first[:3] != second)
+
+
+@pytest.mark.parametrize("name", ["cosine_means", "clipped_means", "relu_means"])
+def test_a_random_statistic_that_was_not_sampled_says_so(name):
+    with pytest.raises(UserError, match="call sample first"):
+        STATISTICS[name].measure(draw(2, 3, 4))
+    with pytest.raises(UserError, match="call sample first"):
+        rv.SlicedWasserstein(num_directions=2).measure(draw(2, 3, 4))
+
+
+def test_several_sources_are_not_blended_without_weights():
+    with pytest.raises(UserError, match="a weight for each"):
+        rv.Gram().blend([draw(4, 4), draw(4, 4)], None)

@@ -106,6 +106,19 @@ def test_the_public_api_documents_its_arguments():
             assert "Returns:" in doc or "Yields:" in doc, name
 
 
+def test_the_public_api_is_annotated_in_full():
+    for name in randviz.__all__:
+        thing = getattr(randviz, name)
+        own = vars(thing).items() if inspect.isclass(thing) else [("", inspect.unwrap(thing))]
+        for attribute, function in own:
+            if not inspect.isfunction(function) or not function.__module__.startswith("randviz"):
+                continue
+            if attribute.startswith("_"):
+                continue
+            wanted = {*inspect.signature(function).parameters, "return"} - {"self"}
+            assert wanted <= function.__annotations__.keys(), f"{name}.{attribute}"
+
+
 def test_keys_come_first_and_options_are_keyword_only():
     for name in ("random_weights", "invert", "synthesize", "transfer"):
         parameters = list(inspect.signature(getattr(randviz, name)).parameters.values())
@@ -130,11 +143,12 @@ def commands_of(text):
 
 
 def test_every_command_in_the_words_parses():
-    texts = [(ROOT / "README.md").read_text()]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = [path.read_text() for path in pages]
     modules = {name: importlib.import_module(f"randviz.commands.{name}") for name in COMMANDS}
     texts += [module.__doc__ for module in modules.values()]
     found = [words for text in texts for words in commands_of(text)]
-    assert len(found) >= 14
+    assert len(found) >= 40
     for name, *words in found:
         if "--help" not in words:
             parse_flags(modules[name].Settings, words)
@@ -142,8 +156,9 @@ def test_every_command_in_the_words_parses():
 
 def test_makefile_has_what_the_readme_promises():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(), re.M):
-        assert target in targets
+    for page in ("README.md", "CONTRIBUTING.md", "docs/index.md", ".pre-commit-config.yaml"):
+        for target in re.findall(r"^(?: *entry: )?make ([\w-]+)", (ROOT / page).read_text(), re.M):
+            assert target in targets
 
 
 def test_all_modules_are_importable():

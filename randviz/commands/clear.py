@@ -8,9 +8,9 @@ Example:
 """
 
 import dataclasses
+import functools
 import pathlib
 import shutil
-from collections.abc import Sequence
 
 from randviz.host.folders import list_leftovers, lock_folder
 from randviz.host.settings import CommandSettings, run_command, setting
@@ -38,6 +38,4 @@ def run(settings: Settings) -> None:
         print(f"clear: {'would remove' if settings.dry_run else 'removed'} {names} in {folder}")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz clear", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz clear", Settings, run, doc=__doc__)

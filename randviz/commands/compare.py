@@ -11,9 +11,9 @@ Examples:
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from randviz.commands.trials import (
     MEASURES,
@@ -36,7 +36,7 @@ from randviz.commands.trials import (
 )
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
-from randviz.host.images import replace_atomically, save_image
+from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
@@ -105,11 +105,8 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
                 [name, layer, *(format_measure(found, m) for m in MEASURES for found in pair)]
             )
     table = format_markdown(header, lines)
-    with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(table + "\n")
+    write_text(folder / "table.md", table + "\n")
     print(table)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])

@@ -9,16 +9,16 @@ Writes the pictures, panels with their sources beside them, and index.html to lo
 """
 
 import dataclasses
+import functools
 import html
 import pathlib
 import time
-from collections.abc import Sequence
 
 from randviz.commands import invert, style, texture
 from randviz.commands.inputs import SeedSettings, StepSettings
 from randviz.host.folders import lock_folder
 from randviz.host.grids import render_grid
-from randviz.host.images import load_image, replace_atomically, save_image
+from randviz.host.images import load_image, save_image, write_text
 from randviz.host.settings import run_command, setting
 
 
@@ -161,8 +161,7 @@ def _run(settings: Settings, folder: pathlib.Path) -> None:
         sections.append(_render_section(show, f"{name}_panel.png", command))
     if settings.dry_run:
         return
-    with replace_atomically(folder / "index.html") as temporary:
-        temporary.write_text(_PAGE.format(sections="\n".join(sections)), encoding="utf-8")
+    write_text(folder / "index.html", _PAGE.format(sections="\n".join(sections)))
     print(f"demo: done in {time.monotonic() - began:.0f} s; open {folder / 'index.html'}")
 
 
@@ -193,6 +192,4 @@ def _render_section(show: Show, panel: str, command: str) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz demo", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz demo", Settings, run, doc=__doc__)

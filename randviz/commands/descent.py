@@ -1,4 +1,4 @@
-"""What the three task commands share: their settings, their start, and the run itself."""
+"""What the three task commands share: one descent, from its start to its picture and record."""
 
 import dataclasses
 import functools
@@ -14,130 +14,34 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from randviz.commands.descent_settings import DescentSettings, make_schedule
 from randviz.commands.inputs import (
-    LARGEST_SIDE,
     Picture,
-    PictureSettings,
-    SeedSettings,
-    StepSettings,
     check_output,
     load_picture,
+    make_keys,
+    make_statistics_key,
 )
-from randviz.commands.network_choice import Choice, NetworkSettings, describe_network
-from randviz.descent.descent import SOLVERS, find_solver
-from randviz.descent.lbfgs import MEMORY
-from randviz.descent.schedule import Schedule, divide_steps, plan_schedule, resize, scale_shape
+from randviz.commands.network_choice import Choice, describe_network
+from randviz.descent.descent import find_solver
+from randviz.descent.schedule import Schedule, resize, scale_shape
 from randviz.descent.solver import Solver
 from randviz.host import runs
 from randviz.host.animation import check_animation, choose_interval, keep_frame, write_animation
 from randviz.host.estimate import check_resources
 from randviz.host.folders import lock_folder, report_leftovers
 from randviz.host.images import check_suffix, save_image
-from randviz.host.settings import list_fields, list_values, setting
+from randviz.host.settings import list_values
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.random_network import RandomNetwork
-from randviz.objectives.building import WEIGHTINGS
-from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.objectives.objective import Objective, Sampler, Term, objective_at
-from randviz.objectives.statistics.catalog import STATISTICS
+from randviz.tasks.inversion import Inversion
 from randviz.tasks.painting import FILTERS, LAYERS, Plan
+from randviz.tasks.style import Style
 from randviz.tasks.task import Descent
-from randviz.types import Image, Key, UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
-    """Settings that every task has."""
-
-    output_image: str = setting(
-        "",
-        "Path of the picture, .png, .jpg, .webp, .tif or .bmp, if not out.png in --out_dir.",
-    )
-    quality: int = setting(95, "Of JPEG and WebP files.", lower_bound=1, upper_bound=100)
-    bits: int = setting(
-        8, "Of a channel, 8 or 16; 16 in PNG and TIFF files only.", lower_bound=8, upper_bound=16
-    )
-    animation: str = setting(
-        "",
-        "Path of an animation of the run, .webp or .gif: a frame every --save_every steps, or about"
-        " forty in all.",
-    )
-    gradient_reduction: str = setting(
-        "mean_abs",
-        "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
-        choices=GRADIENT_REDUCTIONS,
-    )
-    solver: str = setting(
-        "auto",
-        "The method of descent: L-BFGS of jaxopt or optax; Adam; averaged_adam, whose rate decays"
-        " and whose last iterates are averaged; auto is jaxopt, or averaged_adam with --redraw.",
-        choices=("auto", *SOLVERS),
-    )
-    memory: int = setting(MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000)
-    redraw: bool = setting(
-        False,
-        "Draws what is random anew at each step: the weights of a random network, the directions"
-        " and thresholds of the statistic.",
-    )
-    min_size: int = setting(
-        0,
-        "Longest side in pixels of the first of several scales, coarse to fine; 0 for a single"
-        " scale. Each size is about √2 of the one before, unless --num_scales says otherwise.",
-        lower_bound=0,
-        upper_bound=LARGEST_SIDE,
-    )
-    num_scales: int = setting(
-        0, "How many scales, the last at --image_size; 0 for as many as fit.", lower_bound=0
-    )
-    scale_sizes: tuple[str, ...] = setting(
-        (),
-        "The longest sides themselves, growing, with commas between, in place of --min_size and"
-        " --num_scales; the last must be the result's.",
-    )
-    scale_steps: tuple[str, ...] = setting(
-        (), "Steps at each scale, with commas between; by default --num_steps are divided."
-    )
-    init: str = setting(
-        "noise", "Where the descent starts: noise, or --init_image.", choices=("noise", "image")
-    )
-    init_image: str = setting("", "A path or sample to start from, with --init=image.")
-    print_every: int = setting(
-        0, "Steps between two lines of progress; 0 for one every ten seconds.", lower_bound=0
-    )
-    save_every: int = setting(
-        0, "Steps between two intermediate pictures, out_00100.png; 0 for none.", lower_bound=0
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodSettings(DescentSettings):
-    """Settings that texture and style have."""
-
-    method: str = setting(
-        "filters",
-        "filters: means of random filters' responses, drawn anew at each step, coarse to fine;"
-        " paper: one network, whose Gram matrices are compared, and all flags about networks,"
-        " layers, statistics and solvers.",
-        choices=("filters", "paper"),
-    )
-    num_steps: int = setting(
-        0,
-        "Steps of all scales together; 0 for the method's own: 500 with --method=paper (the paper"
-        " takes 2000).",
-        lower_bound=0,
-        upper_bound=10**6,
-    )
-    statistic: str = setting(
-        "gram",
-        "What of each layer's features is compared, the content's apart.",
-        choices=tuple(STATISTICS),
-    )
-    weighting: str = setting(
-        "gradient",
-        "How layers are weighted: by the reciprocal gradient (the paper's ω and μ), or not at all.",
-        choices=WEIGHTINGS,
-    )
+from randviz.tasks.texture import Texture
+from randviz.types import Image, UserError
 
 
 class Task(NamedTuple):
@@ -160,7 +64,7 @@ class Task(NamedTuple):
     settings: DescentSettings
     network: Mapping[str, Any]
     descent: Descent
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     schedule: Schedule
     start: Image
     pictures: Mapping[str, Picture]
@@ -168,89 +72,91 @@ class Task(NamedTuple):
     measure: Callable[[Image], dict[str, Any]] = lambda image: {}
 
 
-def check_method(settings: MethodSettings, *names: str) -> None:
-    """Checks that no flag of the paper's method is given to the other.
+def make_start(
+    settings: DescentSettings,
+    shape: tuple[int, int],
+    noise_std: float,
+    content: Image | None = None,
+) -> tuple[Image, dict[str, Picture]]:
+    """The image that the settings start from.
 
     Args:
       settings: of the command.
-      names: of the command's own flags that belong to the paper's method.
+      shape: (H, W) of the result.
+      noise_std: standard deviation of the noise, image in [0, 1].
+      content: [H, W, 3], the start with --init=content.
+
+    Returns:
+      [h, w, 3], noise in the size of the first scale, others in that of the result; and
+      {"init_image": Picture} if one was read.
 
     Raises:
-      UserError: naming the flag, if one is.
+      UserError: if the initial image cannot be read.
     """
-    if settings.method == "paper":
-        return
-    shared = {field.name for field in dataclasses.fields(SeedSettings)} | {"precision"}
-    names += tuple(f.name for f in dataclasses.fields(NetworkSettings) if f.name not in shared)
-    names += ("gradient_reduction", "solver", "memory", "redraw", "statistic", "weighting")
-    for field in list_fields(type(settings)):
-        if field.name in names and getattr(settings, field.name) != field.default:
-            raise UserError(
-                f"--{field.name} belongs to the paper's method; add --method=paper, or leave it"
-                " out."
-            )
+    if settings.init_image and settings.init != "image":
+        raise UserError("--init_image is given but not used; add --init=image.")
+    if settings.init == "content":
+        return content, {}
+    if settings.init == "noise":
+        # Noise made in full size would be averaged away where it is reduced.
+        first = make_schedule(settings, max(shape)).shapes(shape)[0]
+        return sample_noise_image(make_keys(settings.seed)[1], first, std=noise_std), {}
+    picture = load_picture("init_image", settings.init_image, max(shape))
+    return resize(picture.image, shape), {"init_image": picture}
 
 
-def describe_choice(choice: Choice) -> dict[str, Any]:
-    """What a record says of a network and its weights."""
-    return {**describe_network(choice.network), **choice.metadata}
-
-
-def make_source(settings: DescentSettings, choice: Choice, last_layer: str) -> Extractor | Sampler:
-    """The extractor that the settings name, or what it is drawn from anew at each step.
+def make_task(
+    name: str,
+    settings: DescentSettings,
+    choice: Choice,
+    task: Inversion | Texture | Style,
+    pictures: Mapping[str, Picture],
+    *,
+    images: tuple[Any, ...],
+    last_layer: str,
+    shape: tuple[int, int],
+    noise_std: float,
+    measure: Callable[[Image], dict[str, Any]] = lambda image: {},
+) -> Task:
+    """Makes a task of one network, drawn once or at each step.
 
     Args:
+      name: of the command.
       settings: of the command.
-      choice: whose network it is.
+      choice: the network.
+      task: makes the objective.
+      pictures: {flag: Picture}, everything read from outside but the initial image.
+      images: the task's arguments; the first is where it starts with --init=content.
       last_layer: the deepest layer wanted.
+      shape: (H, W) of the result.
+      noise_std: as in `make_start`.
+      measure: more metadata about the saved image for the record.
 
     Raises:
-      UserError: as `Choice.sample`.
+      UserError: as `make_start`, `make_schedule` and `Choice.sample`.
     """
+    start, extra = make_start(settings, shape, noise_std, images[0])
     if settings.redraw and choice.label == "random":
-        return RandomNetwork(
+        source = RandomNetwork(
             scale=settings.scale,
             bias_scale=settings.bias_scale,
             network=choice.network,
             last_layer=last_layer,
         )
-    return choice.network.bind(choice.sample(last_layer))
-
-
-def make_schedule(settings: DescentSettings, longest: int) -> Schedule:
-    """The scales that the settings ask for.
-
-    Args:
-      settings: of the command.
-      longest: longest side of the result, in pixels.
-
-    Returns:
-      Sizes and steps; one size if no more are asked for.
-
-    Raises:
-      UserError: for sizes or steps that are no whole numbers or do not fit together.
-    """
-    num_steps = settings.num_steps or StepSettings.num_steps
-    if settings.scale_sizes:
-        if settings.min_size or settings.num_scales:
-            raise UserError("--scale_sizes takes the place of --min_size and --num_scales.")
-        sizes = read_whole_numbers("scale_sizes", settings.scale_sizes)
-        if sizes[-1] != longest:
-            raise UserError(
-                f"--scale_sizes ends at {sizes[-1]} and the result's longest side is {longest}"
-                " pixels; end there, or change --image_size."
-            )
-        schedule = Schedule(sizes, divide_steps(num_steps, sizes))
     else:
-        schedule = plan_schedule(
-            longest,
-            num_steps,
-            min_size=settings.min_size or None,
-            num_scales=settings.num_scales or None,
-        )
-    if settings.scale_steps:
-        schedule = Schedule(schedule.sizes, read_whole_numbers("scale_steps", settings.scale_steps))
-    return schedule
+        source = choice.network.bind(choice.sample(last_layer))
+    key = make_statistics_key(settings.seed)
+    return Task(
+        name=name,
+        settings=settings,
+        network={**describe_network(choice.network), **choice.metadata},
+        descent=Descent(task, source, images, key, settings.redraw),
+        shape=shape,
+        schedule=make_schedule(settings, max(shape)),
+        start=start,
+        pictures={**pictures, **extra},
+        measure=measure,
+    )
 
 
 def find_plan_options(settings: DescentSettings, longest: int) -> dict[str, Any]:
@@ -276,19 +182,36 @@ def find_plan_options(settings: DescentSettings, longest: int) -> dict[str, Any]
     }
 
 
-def check_first_sizes(pictures: Sequence[Picture], plan: Plan, flags: str) -> None:
-    """Checks that no source is smaller than the filters at the first scale.
+def make_painting(
+    name: str,
+    settings: DescentSettings,
+    plan: Plan,
+    pictures: Mapping[str, Picture],
+    *,
+    sources: Sequence[Picture],
+    noise_std: float,
+    flags: str,
+) -> Task:
+    """Makes a task of what random filters are to paint.
 
     Args:
-      pictures: the sources.
-      plan: what is painted of them.
-      flags: that would make them larger, for the message.
+      name: of the command.
+      settings: of the command.
+      plan: what is painted, from the method's own start.
+      pictures: {flag: Picture}, everything read from outside but the initial image.
+      sources: those of them whose patches are painted with.
+      noise_std: as in `make_start`, where the settings ask for another start.
+      flags: that would make the sources larger, for a message.
 
     Raises:
-      UserError: naming the picture and the size of its file, if one is.
+      UserError: as `make_start`, or naming a source that is smaller than the filters at the first
+        scale, and the size of its file.
     """
+    start, extra = plan.start, {}
+    if settings.init_image or settings.init != type(settings).init:
+        start, extra = make_start(settings, plan.shape, noise_std)
     extractor = jax.eval_shape(FILTERS.sample, plan.descent.key)  # its shapes are all that counts
-    for picture in pictures:
+    for picture in sources:
         shape = scale_shape(picture.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
         try:
             extractor.check_image((*shape, 3), LAYERS[-1])
@@ -298,84 +221,19 @@ def check_first_sizes(pictures: Sequence[Picture], plan: Plan, flags: str) -> No
                 f"{picture.metadata['source']} ({width}×{height} pixels): at the first scale,"
                 f" {error.args[0].rstrip('.')}, or give a larger {flags}."
             ) from error
-
-
-def plan_task(
-    name: str, settings: DescentSettings, plan: Plan, pictures: Mapping[str, Picture]
-) -> Task:
-    """Makes a task of what random filters are to paint.
-
-    Args:
-      name: of the command.
-      settings: of the command.
-      plan: what is painted.
-      pictures: {flag: Picture}, everything read from outside.
-    """
+    # How many devices share the work is no part of what is computed.
+    filters = dataclasses.asdict(plan.descent.source.replace(mesh=None))
     return Task(
         name=name,
         settings=settings,
-        # How many devices share the work is no part of what is computed.
-        network={
-            "name": "random filters",
-            **dataclasses.asdict(plan.descent.source.replace(mesh=None)),
-        },
+        network={"name": "random filters", **filters},
         descent=plan.descent,
         shape=plan.canvas,
         schedule=plan.schedule,
-        start=plan.start,
-        pictures=pictures,
+        start=start,
+        pictures={**pictures, **extra},
         finish=plan.crop,
     )
-
-
-def read_whole_numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
-    """Reads a list of whole numbers, at least 1 each.
-
-    Raises:
-      UserError: if one is not.
-    """
-    try:
-        numbers = tuple(int(value) for value in values)
-    except ValueError:
-        numbers = (0,)
-    if min(numbers) < 1:
-        raise UserError(f"--{flag}={','.join(values)} must be whole numbers, at least 1 each.")
-    return numbers
-
-
-def make_start(
-    settings: DescentSettings,
-    key: Key,
-    shape: tuple[int, int],
-    noise_std: float,
-    content: Image | None = None,
-) -> tuple[Image, dict[str, Picture]]:
-    """The image that the settings start from.
-
-    Args:
-      settings: of the command.
-      key: of the noise.
-      shape: (H, W) of the result.
-      noise_std: standard deviation of the noise, image in [0, 1].
-      content: [H, W, 3], the start with --init=content.
-
-    Returns:
-      [h, w, 3], noise in the size of the first scale, others in that of the result; and
-      {"init_image": Picture} if one was read.
-
-    Raises:
-      UserError: if the initial image cannot be read.
-    """
-    if settings.init_image and settings.init != "image":
-        raise UserError("--init_image is given but not used; add --init=image.")
-    if settings.init == "content":
-        return content, {}
-    if settings.init == "noise":
-        # Noise made in full size would be averaged away where it is reduced.
-        first = make_schedule(settings, max(shape)).shapes(shape)[0]
-        return sample_noise_image(key, first, std=noise_std), {}
-    picture = load_picture("init_image", settings.init_image, max(shape))
-    return resize(picture.image, shape), {"init_image": picture}
 
 
 def state_layer_weights(
@@ -444,12 +302,11 @@ def run_task(task: Task) -> None:
       runs.Stopped: if the user stopped it.
     """
     settings = task.settings
-    output = pathlib.Path(settings.output_image or pathlib.Path(settings.out_dir, "out.png"))
-    output = output.expanduser()
+    output = pathlib.Path(settings.output_image or f"{settings.out_dir}/out.png")
     check_suffix(output, bits=settings.bits)
     outputs = {"output_image": output}
     if settings.animation:
-        outputs["animation"] = pathlib.Path(settings.animation).expanduser()
+        outputs["animation"] = pathlib.Path(settings.animation)
         check_animation(outputs["animation"], output)
     taken = list(outputs.values())
     if settings.save_every:
@@ -504,8 +361,8 @@ def _descend(
     settings, schedule = task.settings, task.schedule
     output, animation = outputs["output_image"], outputs.get("animation")
     layer_weights = {}
-    # Without weighting all are 1; to draw a redrawn objective only to say so would take seconds.
-    if task.descent.task.weighting != "none":
+    # Without weighting all are 1: to draw a redrawn objective only to say so would take seconds.
+    if task.descent.task.weighting != "none" or not task.descent.is_redrawn:
         layer_weights = state_layer_weights(
             task.descent.source, objective_at(stages[-1].make_objective(), 0)
         )

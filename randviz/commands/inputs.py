@@ -69,7 +69,7 @@ class Picture(NamedTuple):
 
     image: Image
     metadata: dict[str, Any]
-    file_size: tuple[int, int]
+    file_size: tuple[int, ...]
 
 
 def make_keys(seed: int) -> tuple[Key, Key]:
@@ -169,7 +169,7 @@ def check_output(output: pathlib.Path, pictures: Iterable[Picture]) -> None:
       UserError: if it does.
     """
     for picture in pictures:
-        source = pathlib.Path(picture.metadata["source"]).expanduser()
+        source = pathlib.Path(picture.metadata["source"])
         if output.exists() and source.exists() and output.samefile(source):
             raise UserError(
                 f"{output} is a picture that is read here; choose another place for the result."

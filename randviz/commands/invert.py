@@ -9,24 +9,16 @@ Examples:
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
 
-from randviz.commands.descent import (
-    DescentSettings,
-    Task,
-    describe_choice,
-    make_schedule,
-    make_source,
-    make_start,
-    run_task,
-)
-from randviz.commands.inputs import check_reach, load_picture, make_keys, make_statistics_key
+from randviz.commands.descent import make_task, run_task
+from randviz.commands.descent_settings import DescentSettings
+from randviz.commands.inputs import check_reach, load_picture
 from randviz.commands.network_choice import choose_network
 from randviz.host.quality import compare_images
 from randviz.host.settings import run_command, setting
 from randviz.tasks import inversion
 from randviz.tasks.inversion import Inversion
-from randviz.tasks.task import Descent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +51,9 @@ class Settings(DescentSettings):
 def run(settings: Settings) -> None:
     """Inverts one layer's features of one picture."""
     picture = load_picture("image", settings.image, settings.image_size, square=settings.square)
-    choice = choose_network(settings)
-    network = choice.network.with_offset(inversion.INPUT_OFFSET)
-    check_reach(picture, network, settings.layer)
-    _, noise_key = make_keys(settings.seed)
-    statistics_key = make_statistics_key(settings.seed)
-    choice = choice._replace(network=network)
-    source = make_source(settings, choice, settings.layer)
-    inversion_task = Inversion(
+    choice = choose_network(settings).with_offset(inversion.INPUT_OFFSET)
+    check_reach(picture, choice.network, settings.layer)
+    task = Inversion(
         layer=settings.layer,
         tv_weight=settings.tv_weight,
         tv_power=settings.tv_power,
@@ -75,24 +62,20 @@ def run(settings: Settings) -> None:
         weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
-    start, extra = make_start(settings, noise_key, picture.image.shape[:2], inversion.NOISE_STD)
     run_task(
-        Task(
-            name="invert",
-            settings=settings,
-            network=describe_choice(choice),
-            descent=Descent(
-                inversion_task, source, (picture.image,), statistics_key, settings.redraw
-            ),
+        make_task(
+            "invert",
+            settings,
+            choice,
+            task,
+            {"image": picture},
+            images=(picture.image,),
+            last_layer=settings.layer,
             shape=picture.image.shape[:2],
-            schedule=make_schedule(settings, max(picture.image.shape)),
-            start=start,
-            pictures={"image": picture, **extra},
+            noise_std=inversion.NOISE_STD,
             measure=lambda image: compare_images(image, picture.image),
         )
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz invert", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz invert", Settings, run, doc=__doc__)

@@ -21,7 +21,7 @@ from randviz.networks.layers import ACTIVATIONS, POOLINGS
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
-from randviz.types import Params, UserError
+from randviz.types import Offset, Params, UserError
 
 SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
 _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks were trained on
@@ -113,6 +113,10 @@ class Choice(NamedTuple):
     network: Network
     sample: Callable[[str], Params]
     metadata: Mapping[str, Any]
+
+    def with_offset(self, input_offset: Offset) -> "Choice":
+        """See `Network.with_offset`."""
+        return self._replace(network=self.network.with_offset(input_offset))
 
 
 def choose_network(settings: NetworkSettings) -> Choice:
@@ -267,7 +271,7 @@ def describe_network(network: Network) -> dict[str, Any]:
     return values
 
 
-def read_offset(text: str) -> float | tuple[float, float, float]:
+def read_offset(text: str) -> Offset:
     """Reads an input offset.
 
     Raises:

@@ -30,11 +30,10 @@ from randviz.commands.trials import (
     TRAINED,
     StudySettings,
     as_json,
+    estimate_random_inversion,
     load_pictures,
-    make_noise,
 )
-from randviz.host.charts import format_table, plot_boxes
-from randviz.host.images import replace_atomically
+from randviz.host.charts import format_table, plot_boxes, save_figure
 from randviz.host.processes import ProcessSettings
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
@@ -42,8 +41,7 @@ from randviz.host.runs import write_record
 from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
-from randviz.networks.weights import random_weights, weight_shapes
-from randviz.objectives.objective import Objective
+from randviz.networks.weights import weight_shapes
 from randviz.search.population import (
     AXIS,
     GivenNetwork,
@@ -54,7 +52,7 @@ from randviz.search.population import (
     reconstruct_through,
     summarize,
 )
-from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
+from randviz.tasks.inversion import INPUT_OFFSET
 from randviz.types import Params, UserError
 
 KINDS = ("random", "ranvgg", "given", TRAINED)
@@ -133,10 +131,7 @@ def make_plan(settings: PopulationSettings) -> Plan:
     choices = {kind: choose_untrained(settings) for kind in settings.kinds if kind != TRAINED}
     if TRAINED in settings.kinds:
         choices[TRAINED] = choose_trained(settings)
-    choices = {
-        kind: choices[kind]._replace(network=choices[kind].network.with_offset(INPUT_OFFSET))
-        for kind in settings.kinds
-    }
+    choices = {kind: choices[kind].with_offset(INPUT_OFFSET) for kind in settings.kinds}
     layers = next(iter(choices.values())).network.canonical_names(settings.layers)
     pictures, reference = load_pictures(settings, "image"), None
     if "ranvgg" in settings.kinds:
@@ -233,14 +228,9 @@ def workload(settings: PopulationSettings, trials: Sequence[Trial] | None = None
         # On a picture of another size, and half of them in shallow layers.
         share = plan.reference.image.size / largest.size / 2
         num_steps += round(settings.num_networks * draws * settings.selection_steps * share)
-
-    def make_objective() -> Objective:
-        # The other kinds' weights are of the same shapes.
-        params = random_weights(make_keys(settings.seed)[0], network, last_layer=plan.layers[-1])
-        return Inversion(plan.layers[-1]).of(network.bind(params), largest)
-
-    start = make_noise(settings, largest, NOISE_STD)
-    return Workload(make_objective, start, -(-num_steps // jax.device_count()))
+    # The other kinds' weights are of the same shapes.
+    num_steps = -(-num_steps // jax.device_count())
+    return estimate_random_inversion(settings, network, plan.layers[-1], largest, num_steps)
 
 
 def list_batches(settings: PopulationSettings, trials: list[Trial]) -> list[list[Trial]]:
@@ -249,7 +239,6 @@ def list_batches(settings: PopulationSettings, trials: list[Trial]) -> list[list
     Networks are made once for all their trials: a block of them stays until nothing is left to do
     with it.
     """
-    del settings
     size = jax.device_count()
     networks = sorted({trial["network"] for trial in trials})
     batches = []
@@ -274,7 +263,6 @@ def measure(
     settings: PopulationSettings, trials: Sequence[Trial], records: Sequence[Record]
 ) -> list[Record]:
     """Rebuilds a picture through a network on each device."""
-    del records
     plan = make_plan(settings)
     kind, image, layer = (trials[0][name] for name in ("weights", "image", "layer"))
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
@@ -351,8 +339,7 @@ def conclude(records: Sequence[Record], folder: pathlib.Path) -> None:
     """
     groups = summarize(records)
     write_record(folder / "summary.json", {"measure": "distance", "groups": groups})
-    with replace_atomically(folder / "box.png") as temporary:
-        plot_boxes(groups).savefig(temporary, dpi=120)
+    save_figure(folder / "box.png", plot_boxes(groups))
     print(format_table(groups))
 
 
@@ -374,6 +361,4 @@ STUDY = Study(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_module(sys.modules[__name__], argv, STUDY)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)

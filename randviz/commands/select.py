@@ -20,8 +20,8 @@ import numpy as np
 
 from randviz.commands.inputs import Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import choose_untrained
-from randviz.commands.trials import StudySettings, make_noise
-from randviz.host.images import replace_atomically
+from randviz.commands.trials import StudySettings, estimate_random_inversion
+from randviz.host.images import write_text
 from randviz.host.progress import Progress
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
@@ -30,10 +30,9 @@ from randviz.host.study import Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
-from randviz.objectives.objective import Objective
 from randviz.search.recipe import Recipe, format_recipe
 from randviz.search.selection import LayerChoice, select_layer
-from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
+from randviz.tasks.inversion import INPUT_OFFSET
 from randviz.types import Image, Params, UserError
 
 
@@ -95,17 +94,9 @@ def workload(settings: Settings) -> Workload:
     """The reconstructions from the deepest layer."""
     network, image = _choose_architecture(settings), _load_reference(settings).image
     layers = [trial["layer"] for trial in list_trials(settings)]
-
-    def make_objective() -> Objective:
-        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layers[-1])
-        return Inversion(layers[-1]).of(network.bind(params), image)
-
-    return Workload(
-        make_objective,
-        make_noise(settings, image, NOISE_STD),
-        num_steps=len(layers) * settings.num_candidates * settings.num_steps,
-        num_together=min(settings.batch_size, settings.num_candidates),
-    )
+    num_steps = len(layers) * settings.num_candidates * settings.num_steps
+    num_together = min(settings.batch_size, settings.num_candidates)
+    return estimate_random_inversion(settings, network, layers[-1], image, num_steps, num_together)
 
 
 def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Record]) -> list[Record]:
@@ -183,13 +174,9 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         padding=network.padding_mode,
         input_offset=network.input_offset,
     ).signed(make_keys(settings.seed)[0])
-    with replace_atomically(folder / "recipe.txt") as temporary:
-        temporary.write_text(format_recipe(recipe) + "\n")
+    write_text(folder / "recipe.txt", format_recipe(recipe) + "\n")
     print(format_recipe(recipe))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    module = sys.modules[__name__]
-    study = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
-    return run_module(module, argv, study)
+STUDY = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)

@@ -12,31 +12,25 @@ Examples:
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from randviz.commands.descent import (
-    MethodSettings,
     Task,
-    check_first_sizes,
-    check_method,
-    describe_choice,
     find_plan_options,
-    make_schedule,
-    make_source,
-    make_start,
-    plan_task,
+    make_painting,
+    make_task,
     run_task,
 )
+from randviz.commands.descent_settings import MethodSettings, check_method
 from randviz.commands.inputs import (
     LARGEST_SIDE,
     Picture,
     check_reach,
     load_picture,
-    make_keys,
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
@@ -47,8 +41,7 @@ from randviz.networks.network import Network
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import style
 from randviz.tasks.painting import STRENGTH, plan_painting
-from randviz.tasks.style import Style, keep_colors, match_colors
-from randviz.tasks.task import Descent
+from randviz.tasks.style import Style, as_blend_weights, keep_colors, match_colors
 from randviz.types import Array, Image, UserError
 
 # Masks below this are black, in [0, 1].
@@ -139,13 +132,11 @@ def run(settings: Settings) -> None:
     shares = read_blend_weights(settings.style_blend_weights, len(paintings))
     drawn, masks = load_masks(settings, content.image.shape[:2])
     check_method(settings, *PAPER_FLAGS)
-    if settings.method == "filters":
-        task = _plan_filters(settings, content, paintings, shares, masks)
-    else:
-        task = _plan_paper(settings, content, paintings, shares, masks)
-    named = {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
-    named |= {f"style_mask {index}": mask for index, mask in enumerate(drawn, 1)}
-    task = task._replace(pictures={"content_image": content, **named, **task.pictures})
+    pictures = {"content_image": content}
+    pictures |= {f"style_image {index}": painting for index, painting in enumerate(paintings, 1)}
+    pictures |= {f"style_mask {index}": mask for index, mask in enumerate(drawn, 1)}
+    make = _plan_filters if settings.method == "filters" else _plan_paper
+    task = make(settings, content, paintings, shares, masks, pictures)
     if settings.original_colors:
         crop = task.finish
 
@@ -164,12 +155,10 @@ def _plan_filters(
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
     masks: Sequence[Array] | None,
+    pictures: Mapping[str, Picture],
 ) -> Task:
     if settings.strength == 0 and settings.init != "content":
         raise UserError("--strength=0 is the photograph itself; take more, or --init=content.")
-    shape = content.image.shape[:2]
-    _, noise_key = make_keys(settings.seed)
-    start, extra = make_start(settings, noise_key, shape, style.NOISE_STD, content.image)
     plan = plan_painting(
         make_statistics_key(settings.seed),
         content.image,
@@ -177,12 +166,17 @@ def _plan_filters(
         strength=settings.strength,
         style_blend_weights=shares,
         style_masks=masks,
-        **find_plan_options(settings, max(shape)),
+        **find_plan_options(settings, max(content.image.shape)),
     )
-    if settings.init != "content":
-        plan = plan._replace(start=start)
-    check_first_sizes(paintings, plan, "--style_scale or --min_size")
-    return plan_task("style", settings, plan, extra)
+    return make_painting(
+        "style",
+        settings,
+        plan,
+        pictures,
+        sources=paintings,
+        noise_std=style.NOISE_STD,
+        flags="--style_scale or --min_size",
+    )
 
 
 def _plan_paper(
@@ -191,18 +185,17 @@ def _plan_paper(
     paintings: Sequence[Picture],
     shares: Sequence[float] | None,
     masks: Sequence[Array] | None,
+    pictures: Mapping[str, Picture],
 ) -> Task:
-    choice = choose_network(settings)
-    network = choice.network.with_offset(style.INPUT_OFFSET)
+    choice = choose_network(settings).with_offset(style.INPUT_OFFSET)
+    network = choice.network
     content_layers = network.canonical_names(settings.content_layers or find_content_layer(network))
     style_layers = network.canonical_names(settings.style_layers or network.scale_layers[:5])
     deepest = network.canonical_names(tuple({content_layers[-1], style_layers[-1]}))[-1]
     check_reach(content, network, deepest)
     for painting in paintings:
         check_reach(painting, network, style_layers[-1])
-    _, noise_key = make_keys(settings.seed)
-    choice = choice._replace(network=network)
-    style_task = Style(
+    task = Style(
         style_statistic=find_statistic(settings.statistic),
         weighting=settings.weighting,
         content_layers=content_layers,
@@ -213,24 +206,17 @@ def _plan_paper(
         style_blend_weights=shares,
         gradient_reduction=settings.gradient_reduction,
     )
-    shape = content.image.shape[:2]
-    start, extra = make_start(settings, noise_key, shape, style.NOISE_STD, content.image)
-    return Task(
-        name="style",
-        settings=settings,
-        network=describe_choice(choice),
-        descent=Descent(
-            style_task,
-            make_source(settings, choice, deepest),
-            (content.image, [painting.image for painting in paintings])
-            + ((masks,) if masks else ()),
-            make_statistics_key(settings.seed),
-            settings.redraw,
-        ),
-        shape=shape,
-        schedule=make_schedule(settings, max(shape)),
-        start=start,
-        pictures=extra,
+    images = (content.image, [painting.image for painting in paintings])
+    return make_task(
+        "style",
+        settings,
+        choice,
+        task,
+        pictures,
+        images=(*images, masks) if masks else images,
+        last_layer=deepest,
+        shape=content.image.shape[:2],
+        noise_std=style.NOISE_STD,
     )
 
 
@@ -258,7 +244,7 @@ def find_painting_size(image_size: int, style_scale: float) -> int:
 
 
 def load_masks(
-    settings: Settings, shape: tuple[int, int]
+    settings: Settings, shape: tuple[int, ...]
 ) -> tuple[list[Picture], list[Array] | None]:
     """Loads the masks of the paintings' regions.
 
@@ -306,25 +292,20 @@ def load_masks(
 
 
 def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
-    """Reads one positive number for each painting, or None from none.
+    """Reads one number for each painting, or None from none.
 
     Raises:
-      UserError: if they are not as many as the paintings, not numbers, or not positive.
+      UserError: if they are not as many as the paintings, not numbers, or as `as_blend_weights`.
     """
     if not values:
         return None
     try:
-        shares = [float(value) for value in values]
-    except ValueError:
-        shares = []
-    if len(shares) != count or not all(0 < share < math.inf for share in shares):
+        return as_blend_weights([float(value) for value in values], None, count)
+    except ValueError as error:
         raise UserError(
-            f"--style_blend_weights={','.join(values)} must be {count} positive numbers, one for"
-            " each style image, separated by commas."
-        )
-    return shares
+            f"--style_blend_weights={','.join(values)} must be {count} numbers of at least 0, not"
+            " all 0, one for each style image, separated by commas."
+        ) from error
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz style", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz style", Settings, run, doc=__doc__)

@@ -8,28 +8,22 @@ Examples:
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
 
 from randviz.commands.descent import (
-    MethodSettings,
     Task,
-    check_first_sizes,
-    check_method,
-    describe_choice,
     find_plan_options,
-    make_schedule,
-    make_source,
-    make_start,
-    plan_task,
+    make_painting,
+    make_task,
     run_task,
 )
+from randviz.commands.descent_settings import MethodSettings, check_method
 from randviz.commands.inputs import (
     LARGEST_SIDE,
     Picture,
     check_reach,
     load_picture,
-    make_keys,
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
@@ -37,7 +31,6 @@ from randviz.host.settings import run_command, setting
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import texture
 from randviz.tasks.painting import plan_texture
-from randviz.tasks.task import Descent
 from randviz.tasks.texture import Texture
 from randviz.types import UserError
 
@@ -74,12 +67,11 @@ def run(settings: Settings) -> None:
         raise UserError(
             "--tileable belongs to --method=filters; leave it out, or take --padding=periodic."
         )
-    plan = _plan_filters if settings.method == "filters" else _plan_paper
-    task = plan(settings, picture, shape)
-    run_task(task._replace(pictures={"texture_image": picture, **task.pictures}))
+    make = _plan_filters if settings.method == "filters" else _plan_paper
+    run_task(make(settings, picture, shape))
 
 
-def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
+def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
     plan = plan_texture(
         make_statistics_key(settings.seed),
         picture.image,
@@ -87,50 +79,44 @@ def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, int]) 
         tileable=settings.tileable,
         **find_plan_options(settings, max(shape)),
     )
-    extra = {}
-    if settings.init == "image":
-        _, noise_key = make_keys(settings.seed)
-        start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
-        plan = plan._replace(start=start)
-    check_first_sizes([picture], plan, "--image_size or --min_size")
-    return plan_task("texture", settings, plan, extra)
+    return make_painting(
+        "texture",
+        settings,
+        plan,
+        {"texture_image": picture},
+        sources=[picture],
+        noise_std=texture.NOISE_STD,
+        flags="--image_size or --min_size",
+    )
 
 
-def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, int]) -> Task:
-    choice = choose_network(settings)
-    network = choice.network.with_offset(texture.INPUT_OFFSET)
+def _plan_paper(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:
+    choice = choose_network(settings).with_offset(texture.INPUT_OFFSET)
+    network = choice.network
     layers = network.canonical_names(settings.layers or network.scale_layers[:4])
     check_reach(picture, network, layers[-1])
     network.check_image((*shape, 3), layers[-1])
-    _, noise_key = make_keys(settings.seed)
-    choice = choice._replace(network=network)
-    texture_task = Texture(
+    task = Texture(
         layers=layers,
         statistic=find_statistic(settings.statistic),
         shape=shape,
         weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
-    start, extra = make_start(settings, noise_key, shape, texture.NOISE_STD)
-    return Task(
-        name="texture",
-        settings=settings,
-        network=describe_choice(choice),
-        descent=Descent(
-            texture_task,
-            make_source(settings, choice, layers[-1]),
-            (picture.image,),
-            make_statistics_key(settings.seed),
-            settings.redraw,
-        ),
+    return make_task(
+        "texture",
+        settings,
+        choice,
+        task,
+        {"texture_image": picture},
+        images=(picture.image,),
+        last_layer=layers[-1],
         shape=shape,
-        schedule=make_schedule(settings, max(shape)),
-        start=start,
-        pictures=extra,
+        noise_std=texture.NOISE_STD,
     )
 
 
-def read_size(text: str) -> tuple[int, int] | None:
+def read_size(text: str) -> tuple[int, ...] | None:
     """Reads "WIDTHxHEIGHT" into (H, W), or None from the empty string.
 
     Raises:
@@ -147,6 +133,4 @@ def read_size(text: str) -> tuple[int, int] | None:
     return int(match[2]), int(match[1])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz texture", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz texture", Settings, run, doc=__doc__)

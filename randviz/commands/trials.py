@@ -10,6 +10,7 @@ from typing import Any
 from randviz.commands.inputs import (
     Picture,
     PictureSettings,
+    SeedSettings,
     StepSettings,
     check_picture,
     load_picture,
@@ -20,13 +21,15 @@ from randviz.descent.solver import Objective
 from randviz.host.images import load_image, save_image
 from randviz.host.quality import compare_images, correlate_contours
 from randviz.host.records import Record, Trial, name_trial
-from randviz.host.runs import Stage, delete_checkpoint, descend, prepare_folder
+from randviz.host.runs import Stage, delete_checkpoint, descend
 from randviz.host.settings import list_values
 from randviz.host.study import EXCLUDED_FIELDS, Workload
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.network import Network
+from randviz.networks.weights import random_weights
 from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
-from randviz.types import Image, Params, UserError
+from randviz.types import Image, Offset, Params, UserError
 
 TRAINED = "trained"
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
@@ -67,7 +70,7 @@ def bind_network(
     settings: StudySettings,
     label: str,
     last_layer: str,
-    input_offset: float | tuple[float, float, float],
+    input_offset: Offset,
 ) -> Extractor:
     """One of the networks with its weights, and an input offset if it has none."""
     network = choose_networks(settings)[label].network.with_offset(input_offset)
@@ -179,6 +182,23 @@ def estimate_inversions(settings: StudySettings, layers: Sequence[str], count: i
     return Workload(make, start, count * settings.num_steps)
 
 
+def estimate_random_inversion(
+    settings: SeedSettings,
+    network: Network,
+    layer: str,
+    image: Image,
+    num_steps: int,
+    num_together: int = 1,
+) -> Workload:
+    """So many steps of inverting an image through a random network; see `Workload`."""
+
+    def make_objective() -> Objective:
+        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
+        return Inversion(layer).of(network.bind(params), image)
+
+    return Workload(make_objective, image, num_steps, num_together)
+
+
 def make_noise(settings: StudySettings, image: Image, std: float) -> Image:
     """The noise that all descents of a study on an image of this size start from."""
     return sample_noise_image(make_keys(settings.seed)[1], image.shape[:2], std=std)
@@ -220,7 +240,7 @@ def descend_trial(
     Returns:
       [H, W, 3], not clipped; and final_loss, evaluations and seconds for the record.
     """
-    folder = prepare_folder(settings.out_dir)
+    folder = pathlib.Path(settings.out_dir)
     metadata = (
         list_values(settings, *EXCLUDED_FIELDS),
         describe_inputs(settings),

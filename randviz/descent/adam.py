@@ -32,7 +32,6 @@ class Adam(Solver):
     takes_redrawn = True
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
-        """See `Solver.init`."""
         del objective  # the first step evaluates it, so that one program compiles it and not two
         loss = jnp.full((), jnp.inf, image.dtype)
         return loss, (self._scale().init(image), image, image, num_steps)
@@ -41,10 +40,10 @@ class Adam(Solver):
         return optax.scale_by_adam(b1=self.momentum)
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
-        """See `Solver.move`."""
         moments, image, average, num_steps = state.inner
         # Where the step before leads is evaluated before it is kept; the first looks at the start.
         loss, grad = jax.value_and_grad(objective_at(objective, state.step))(image)
+        updates: Any  # a pytree, here an image
         updates, moments = self._scale().update(grad, moments)
         progress = state.step / jnp.maximum(num_steps, 1).astype(jnp.float32)
         # Beyond the plan the rate stays; without one it does not decay.
@@ -63,9 +62,7 @@ class Adam(Solver):
         return image, (moments, image - rate * updates, average, num_steps), trace
 
     def next_place(self, state: State) -> Image:
-        """See `Solver.next_place`."""
         return state.inner[1]
 
     def result(self, state: State) -> Image:
-        """See `Solver.result`."""
         return state.inner[2]

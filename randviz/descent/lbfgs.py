@@ -38,8 +38,8 @@ _SMALLEST_COSINE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class JaxoptLbfgs(Solver):
-    """jaxopt's L-BFGS.
+class Lbfgs(Solver):
+    """What both have.
 
     Attributes:
       memory: how many steps are remembered.
@@ -48,14 +48,15 @@ class JaxoptLbfgs(Solver):
     memory: int = MEMORY
     refuses_non_finite = True
 
+
+class JaxoptLbfgs(Lbfgs):
+    """jaxopt's L-BFGS."""
+
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
-        """See `Solver.init`."""
-        del num_steps
         inner = self._solver().init_state(image, objective)
-        return inner.value, inner._replace(gamma=_first_gamma(inner.grad))
+        return jnp.asarray(inner.value), inner._replace(gamma=_first_gamma(inner.grad))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
-        """See `Solver.move`."""
         old = state.inner._replace(stepsize=_first_step(state))
         image, new = self._solver().update(state.image, old, objective)
         newest = old.iter_num % self.memory
@@ -82,26 +83,16 @@ class JaxoptLbfgs(Solver):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class OptaxLbfgs(Solver):
-    """optax's L-BFGS.
-
-    Attributes:
-      memory: how many steps are remembered.
-    """
-
-    memory: int = MEMORY
-    refuses_non_finite = True
+class OptaxLbfgs(Lbfgs):
+    """optax's L-BFGS."""
 
     def init(self, objective: Objective, image: Image, num_steps: Array) -> tuple[Array, Any]:
-        """See `Solver.init`."""
-        del num_steps
         loss, grad = jax.value_and_grad(objective)(image)
         return loss, (grad, self._solver().init(image))
 
     def move(self, objective: Objective, state: State) -> tuple[Image, Any, Trace]:
-        """See `Solver.move`."""
         grad, memory = state.inner
+        direction: Any  # a pytree, here an image
         direction, memory = self._solver().update(grad, memory, state.image)
         found = search_line(
             jax.value_and_grad(objective),
@@ -115,11 +106,8 @@ class OptaxLbfgs(Solver):
         memory = choose(found.failed, self._solver().init(state.image), memory)
         point = found.point
         norm = jnp.linalg.norm(point.grad)
-        return (
-            point.image,
-            (point.grad, memory),
-            Trace(point.loss, norm, point.step, found.evaluations, found.failed),
-        )
+        trace = Trace(point.loss, norm, point.step, found.evaluations, found.failed)
+        return point.image, (point.grad, memory), trace
 
     def _solver(self) -> optax.GradientTransformationExtraArgs:
         return optax.lbfgs(memory_size=self.memory, linesearch=None)
@@ -171,15 +159,7 @@ class _Lbfgs(jaxopt.LBFGS):
             descent_direction,
             init_stepsize,
         )
-        point = found.point
-        evaluations = found.evaluations
+        point, evaluations = found.point, (found.evaluations,) * 3
         return point.step, _Found(
-            point.image,
-            point.loss,
-            point.grad,
-            None,
-            found.failed,
-            evaluations,
-            evaluations,
-            evaluations,
+            point.image, point.loss, point.grad, None, found.failed, *evaluations
         )

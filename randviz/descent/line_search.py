@@ -115,7 +115,7 @@ def search_line(
         beyond = ~finite | ~decreased | ((low.step > 0) & (trial_loss >= low.loss))
         towards_high = jnp.where(carry.bracketed, carry.high_step - low.step, 1.0)
         crossed = ~beyond & (slope * towards_high >= 0)
-        high = (carry.high_step, carry.high_loss, carry.high_slope)
+        high: tuple[Array, Array, Array] = (carry.high_step, carry.high_loss, carry.high_slope)
         high = choose(crossed, (low.step, low.loss, low.slope), high)
         high = choose(beyond, (trial.step, trial.loss, trial.slope), high)
         bracketed = carry.bracketed | beyond | crossed

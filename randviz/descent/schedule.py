@@ -42,7 +42,7 @@ class Schedule:
         """Of all sizes together."""
         return sum(self.steps)
 
-    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes of an image at each size.
 
         Args:
@@ -95,20 +95,7 @@ def plan_schedule(
         num_scales = max(num_scales, 1 + (min_size < size))
     ratios = [index / max(num_scales - 1, 1) for index in range(num_scales)]
     sizes = sorted({round(min_size * (size / min_size) ** ratio) for ratio in ratios[:-1]} | {size})
-    return Schedule(tuple(sizes), divide_steps(num_steps, sizes))
-
-
-def divide_steps(num_steps: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Divides steps between sizes, in proportion to one over the size.
-
-    Args:
-      num_steps: of all sizes together.
-      sizes: longest sides in pixels.
-
-    Returns:
-      The steps at each size.
-    """
-    return share_steps(num_steps, [1 / size for size in sizes])
+    return Schedule(tuple(sizes), share_steps(num_steps, [1 / size for size in sizes]))
 
 
 def share_steps(num_steps: int, shares: Sequence[float]) -> tuple[int, ...]:
@@ -125,13 +112,13 @@ def share_steps(num_steps: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(end - begin for begin, end in zip([0, *ends[:-1]], ends, strict=True))
 
 
-def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, int]:
+def scale_shape(shape: Sequence[int], factor: float) -> tuple[int, ...]:
     """Scales (H, W); neither side falls below one pixel."""
     height, width = (max(1, round(side * factor)) for side in shape)
     return height, width
 
 
-def resize(image: Image, shape: tuple[int, int], *, periodic: bool = False) -> Image:
+def resize(image: Image, shape: tuple[int, ...], *, periodic: bool = False) -> Image:
     """Scales an image, as a photograph is reduced and a result enlarged.
 
     Args:
@@ -160,9 +147,9 @@ def resize(image: Image, shape: tuple[int, int], *, periodic: bool = False) -> I
 
 
 def minimize_coarse_to_fine(
-    make_objective: Callable[[tuple[int, int]], Objective],
+    make_objective: Callable[[int], Objective],
     image: Image,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     schedule: Schedule,
     *,
     solver: Solver | str = "jaxopt",
@@ -171,7 +158,7 @@ def minimize_coarse_to_fine(
     """Descends at each size of a schedule, from the result of the size before.
 
     Args:
-      make_objective: (H, W) → the objective at that size.
+      make_objective: number of the size in the schedule, from 0 → the objective there.
       image: [h, w, 3], the start, of any size; it is scaled to the first size.
       shape: (H, W) in full size.
       schedule: sizes and steps.
@@ -185,9 +172,10 @@ def minimize_coarse_to_fine(
       UserError: as `minimize`.
     """
     traces: list[Trace] = []
-    for each, num_steps in zip(schedule.shapes(shape), schedule.steps, strict=True):
+    shapes = schedule.shapes(shape)
+    for scale, (each, num_steps) in enumerate(zip(shapes, schedule.steps, strict=True)):
         start = resize(image, each, periodic=periodic)
-        result = minimize(make_objective(each), start, num_steps=num_steps, solver=solver)
+        result = minimize(make_objective(scale), start, num_steps=num_steps, solver=solver)
         image = result.image
         traces.append(result.trace)
     return Result(image, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces))

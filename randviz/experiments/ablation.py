@@ -39,9 +39,9 @@ from randviz.commands.trials import (
 from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
 from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.experiments.held_out import measure_texture_error
-from randviz.host.charts import format_markdown
+from randviz.host.charts import format_markdown, save_figure
 from randviz.host.grids import render_grid
-from randviz.host.images import replace_atomically, save_image
+from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
@@ -220,10 +220,8 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         cell=max(128, settings.image_size),
     )
     save_image(folder / "panel.jpg", panel)
-    with replace_atomically(folder / "spans.png") as temporary:
-        _draw_spans(filter_records(records, part="spans")).savefig(temporary, dpi=120)
-    with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(_format_table(settings, records) + "\n")
+    save_figure(folder / "spans.png", _draw_spans(filter_records(records, part="spans")))
+    write_text(folder / "table.md", _format_table(settings, records) + "\n")
 
 
 def _draw_spans(records: Sequence[Record]) -> matplotlib.figure.Figure:
@@ -361,9 +359,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("ablation", sentences)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -22,7 +23,7 @@ from typing import Any
 from randviz.experiments.claims import RULE, VERDICTS
 from randviz.experiments.page import Section, format_page
 from randviz.host.charts import format_markdown
-from randviz.host.images import replace_atomically
+from randviz.host.images import write_text
 from randviz.host.runs import Stopped, write_record
 from randviz.host.settings import CommandSettings, run_command, setting
 from randviz.types import UserError
@@ -93,12 +94,10 @@ def run(settings: Settings) -> None:
         {"experiment": section.name, **claim} for section in sections for claim in section.claims
     ]
     write_record(folder / "claims.json", {"scale": settings.scale, "claims": claims})
-    with replace_atomically(folder / "claims.md") as temporary:
-        temporary.write_text(f"{RULE}\n\n{format_claims(claims)}\n", encoding="utf-8")
-    with replace_atomically(folder / "index.html") as temporary:
-        title = "What an untrained network knows"
-        lead = f"{_LEAD}\n\n{RULE.replace('*', '')}"
-        temporary.write_text(format_page(title, lead, sections), encoding="utf-8")
+    write_text(folder / "claims.md", f"{RULE}\n\n{format_claims(claims)}\n")
+    lead = f"{_LEAD}\n\n{RULE.replace('*', '')}"
+    page = format_page("What an untrained network knows", lead, sections)
+    write_text(folder / "index.html", page)
     counts = [sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS]
     print(format_markdown(["verdict", "claims"], zip(VERDICTS, counts, strict=True)))
     print(f"all: wrote {folder / 'index.html'}, claims.json and claims.md")
@@ -156,9 +155,7 @@ def _make_section(settings: Settings, name: str, module: ModuleType) -> Section:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return run_command("randviz.experiments.all", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz.experiments.all", Settings, run, doc=__doc__)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -149,9 +148,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("figure 1", [sentence])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -108,9 +109,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("figure 2", sentences)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

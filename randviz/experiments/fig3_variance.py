@@ -11,6 +11,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -87,7 +88,6 @@ def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Recor
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the boxes and prints their table."""
-    del settings
     population.conclude(_by_sample(records), folder)
 
 
@@ -108,7 +108,6 @@ def log_spread_ratio(pairs: np.ndarray) -> float:
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say, layer by layer; a sample, network and noise together, is a unit."""
-    del settings
     records = _by_sample(records)
     sentences = (
         ("ranvgg", "random", "ranVGG", "a purely random VGG"),
@@ -152,9 +151,7 @@ STUDY = dataclasses.replace(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv, STUDY)
+main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -36,8 +37,9 @@ from randviz.commands.trials import (
 )
 from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import PICTURES, FigureSettings
+from randviz.host.charts import save_figure
 from randviz.host.grids import render_grid
-from randviz.host.images import replace_atomically, save_image
+from randviz.host.images import save_image, write_text
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
@@ -85,9 +87,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
 
     def show(step: int, image: Image) -> None:
         curve[str(step)] = round(compare_images(image, target)["distance"], 4)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            temporary.write_text(json.dumps(curve))
+        write_text(path, json.dumps(curve))
         if step in shown:
             save_image(picture_path(settings.out_dir, trial, f"_{step}"), image)
 
@@ -114,8 +114,7 @@ def workload(settings: Settings) -> Workload:
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the curves and the pictures on the way."""
     labels = list_labels(settings)
-    with replace_atomically(folder / "curves.png") as temporary:
-        _draw_curves(settings, records, labels).savefig(temporary, dpi=120)
+    save_figure(folder / "curves.png", _draw_curves(settings, records, labels))
     steps = [round(share * settings.num_steps) for share in SHOWN]
     pictures, captions, names = [], [], []
     for image in load_pictures(settings, "image"):
@@ -227,9 +226,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("figure 4", sentences)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

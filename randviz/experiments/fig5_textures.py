@@ -16,7 +16,7 @@ import itertools
 import operator
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -174,9 +174,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("figure 5", sentences)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

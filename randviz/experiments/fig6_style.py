@@ -10,8 +10,8 @@ Example:
 """
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
 
 from randviz.commands.trials import describe_inputs
 from randviz.experiments import stylization
@@ -41,9 +41,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return stylization.judge_styles(settings, records, "figure 6")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Example:
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shlex
@@ -20,7 +21,7 @@ import jax
 from randviz.commands import style, texture
 from randviz.commands.inputs import LARGEST_SIDE
 from randviz.host.charts import format_markdown
-from randviz.host.images import replace_atomically
+from randviz.host.images import write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import CommandSettings, parse_flags, run_command, setting
 from randviz.host.study import gather, run_study
@@ -117,8 +118,7 @@ def format_gallery(trials: Sequence[Trial]) -> str:
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes the page; records of earlier lists of pictures are left out."""
-    with replace_atomically(folder / "gallery.md") as temporary:
-        temporary.write_text(format_gallery(list_trials(settings)), encoding="utf-8")
+    write_text(folder / "gallery.md", format_gallery(list_trials(settings)))
 
 
 def run(settings: Settings) -> None:
@@ -130,9 +130,7 @@ def run(settings: Settings) -> None:
         run_study(gather(sys.modules[__name__]), settings)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_command("randviz.experiments.gallery", Settings, run, argv, __doc__)
+main = functools.partial(run_command, "randviz.experiments.gallery", Settings, run, doc=__doc__)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ Example:
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -40,9 +41,10 @@ from randviz.experiments import gatys
 from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES, make_judge
+from randviz.experiments.stylization import load_pair
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
-from randviz.host.images import replace_atomically, save_image
+from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import run_module
@@ -147,13 +149,8 @@ def list_trials(settings: Settings) -> list[Trial]:
     ]
 
 
-def _load(settings: Settings, trial: Trial) -> tuple[Image, Image]:
-    content = load_pictures(settings, "content_image")[trial["content"]]
-    return content.image, load_pictures(settings, "style_image")[trial["style"]].image
-
-
 def _paint(settings: Settings, trial: Trial) -> Image:
-    content, painting = _load(settings, trial)
+    content, painting = load_pair(settings, trial)
     variant = trial["variant"]
     if variant in FILTER_VARIANTS or variant in STRENGTHS:
         key = make_statistics_key(settings.seed)
@@ -172,7 +169,7 @@ def _paint(settings: Settings, trial: Trial) -> Image:
 
 def measure(settings: Settings, trial: Trial) -> Record:
     """Paints one picture and asks the judges."""
-    content, painting = _load(settings, trial)
+    content, painting = load_pair(settings, trial)
     began = time.monotonic()
     image = np.clip(np.asarray(_paint(settings, trial)), 0, 1)
     seconds = time.monotonic() - began
@@ -209,13 +206,11 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         seconds = f"{np.min([record['seconds'] for record in own]):.0f}"
         lines.append([variant, len(own), *means, seconds])
     table = format_markdown(["variant", "pairs", *JUDGES, "seconds"], lines)
-    with replace_atomically(folder / "table.md") as temporary:
-        temporary.write_text(table + "\n")
+    write_text(folder / "table.md", table + "\n")
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say; units are photographs and paintings, crossed."""
-    del settings
     sentences = []
     rivals = [name for name in (PAPER, *GATYS) if filter_records(records, variant=name)]
     for rival in rivals:
@@ -261,9 +256,7 @@ def _compare_at_equal_nearness(
     return table
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

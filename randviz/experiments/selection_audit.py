@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 
 from randviz.commands.inputs import (
@@ -31,7 +32,7 @@ from randviz.commands.inputs import (
     make_keys,
 )
 from randviz.commands.network_choice import read_offset
-from randviz.commands.trials import filter_records
+from randviz.commands.trials import estimate_random_inversion, filter_records
 from randviz.experiments.selection_statistics import (
     correlate_with_distance,
     distinct_problems,
@@ -41,7 +42,8 @@ from randviz.experiments.selection_statistics import (
     rank_of_race,
     summarize,
 )
-from randviz.host.images import replace_atomically
+from randviz.host.charts import save_figure
+from randviz.host.images import write_text
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
@@ -49,10 +51,8 @@ from randviz.host.study import Workload, run_module
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
-from randviz.objectives.objective import Objective
 from randviz.search.intervals import Estimate
 from randviz.search.selection import LayerChoice, select_layer
-from randviz.tasks.inversion import Inversion
 from randviz.types import Image
 
 FORMULA = """\
@@ -106,16 +106,11 @@ def workload(settings: Settings) -> Workload:
     layer = NETWORKS[settings.network].canonical_names(settings.layers)[-1]
     network = _make_network(settings, settings.input_offsets[0])
     image = _load(settings, settings.image)
-
-    def make_objective() -> Objective:
-        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layer)
-        return Inversion(layer).of(network.bind(params), image)
-
     # In full, by a race, and on the other pictures.
     descents = (
         len(list_trials(settings)) * settings.num_candidates * (2 + len(settings.other_images))
     )
-    return Workload(make_objective, image, descents * settings.num_steps)
+    return estimate_random_inversion(settings, network, layer, image, descents * settings.num_steps)
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
@@ -275,10 +270,10 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     findings = summarize(settings, records)
     verdict = format_verdict(settings, findings)
     plot_audit(settings, records, findings, folder / "audit.png")
-    with replace_atomically(folder / "verdict.md") as temporary:
-        temporary.write_text(
-            f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n"
-        )
+    write_text(
+        folder / "verdict.md",
+        f"# What stacking buys\n\n{textwrap.fill(verdict, 100)}\n\n{FORMULA}\n",
+    )
     for offset in findings["offsets"].values():
         # The means over networks are the main numbers; each network's are in the records.
         offset["gains"] = {
@@ -293,12 +288,8 @@ def plot_audit(
     settings: Settings, records: Sequence[Record], findings: dict[str, Any], path: pathlib.Path
 ) -> None:
     """Draws six panels: gains, gains in distance, transfer, ranking, the race, and stacking."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(15, 8.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(15, 8.5), layout="constrained")
+    axes = figure.subplots(2, 3)
     plain = [record for record in filter_records(records, below="plain") if not is_tied(record)]
     _plot_gains(axes[0, 0], settings, findings, "observed", "predicted")
     axes[0, 0].set(title="best of K by loss (dashed: order statistics)", ylabel="gain in log loss")
@@ -308,9 +299,7 @@ def plot_audit(
     _plot_ranking(axes[1, 0], settings, plain)
     _plot_race(axes[1, 1], settings, distinct_problems(records))
     _plot_stacking(axes[1, 2], settings, distinct_problems(records))
-    with replace_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=90)
-    plt.close(figure)
+    save_figure(path, figure, dpi=90)
 
 
 def _plot_gains(
@@ -343,6 +332,12 @@ def _strip(axis: Any, settings: Settings, points: list[tuple[str, float]], shift
     axis.set_xlim(-0.5, len(settings.layers) - 0.5)
 
 
+def _finish_ranks(axis: Any, title: str) -> None:
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(title=title, ylabel="rank correlation", ylim=(-1.05, 1.05))
+    _add_legend(axis)
+
+
 def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
     for index, offset in enumerate(settings.input_offsets):
         points = [
@@ -355,10 +350,7 @@ def _plot_transfer(axis: Any, settings: Settings, records: Sequence[Record]) -> 
         _strip(
             axis, settings, points, 0.2 * index - 0.1, marker="o", color=f"C{index}", label=label
         )
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(title="losses on the reference and on another picture", ylabel="rank correlation")
-    axis.set_ylim(-1.05, 1.05)
-    _add_legend(axis)
+    _finish_ranks(axis, "losses on the reference and on another picture")
 
 
 def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
@@ -373,10 +365,7 @@ def _plot_ranking(axis: Any, settings: Settings, records: Sequence[Record]) -> N
                 axis, settings, points, 0.4 * index + 0.15 * which - 0.28, marker="o",
                 color=f"C{index}", markerfacecolor=fill, label=f"{name}, offset {offset}",
             )  # fmt: skip
-    axis.axhline(0, color="grey", linewidth=0.8)
-    axis.set(title="loss and image distance of the same draws", ylabel="rank correlation")
-    axis.set_ylim(-1.05, 1.05)
-    _add_legend(axis)
+    _finish_ranks(axis, "loss and image distance of the same draws")
 
 
 def _plot_race(axis: Any, settings: Settings, records: Sequence[Record]) -> None:
@@ -413,9 +402,7 @@ def _plot_stacking(axis: Any, settings: Settings, records: Sequence[Record]) -> 
     _add_legend(axis)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

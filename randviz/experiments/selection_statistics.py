@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from randviz.commands.trials import filter_records
+from randviz.commands.trials import filter_records, list_values_of
 from randviz.host.records import Record
 from randviz.search.intervals import Estimate, estimate, jackknife
 
@@ -262,13 +262,7 @@ def summarize(settings: Any, records: Sequence[Record]) -> dict[str, Any]:
         "transfer_size": min(TRANSFER_SIZE, sizes[-1]),
         "offsets": {
             offset: _summarize_offset(
-                [
-                    record
-                    for record in records
-                    if record["trial"]["input_offset"] == offset
-                    and record["trial"]["below"] == "plain"
-                ],
-                sizes,
+                filter_records(records, input_offset=offset, below="plain"), sizes
             )
             for offset in settings.input_offsets
         },
@@ -279,9 +273,8 @@ def summarize(settings: Any, records: Sequence[Record]) -> dict[str, Any]:
 
 def _summarize_offset(records: Sequence[Record], sizes: Sequence[int]) -> dict[str, Any]:
     untied = [record for record in records if not is_tied(record)]
-    groups = {record["trial"]["layer"]: [] for record in untied}
-    for record in untied:
-        groups[record["trial"]["layer"]].append(record)
+    layers = list_values_of(untied, "layer")
+    groups = {layer: filter_records(untied, layer=layer) for layer in layers}
     gains = {layer: measure_gains(group, sizes) for layer, group in groups.items()}
 
     by_layer = [record for group in groups.values() for record in group]

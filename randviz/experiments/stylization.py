@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from randviz.commands.trials import (
     TRAINED,
+    StudySettings,
     bind_network,
     choose_networks,
     descend_trial,
@@ -62,15 +63,15 @@ def list_trials(settings: StyleSettings) -> list[Trial]:
     ]
 
 
-def _load(settings: StyleSettings, trial: Trial) -> tuple[Image, Image]:
-    """Photograph and painting."""
+def load_pair(settings: StudySettings, trial: Trial) -> tuple[Image, Image]:
+    """The photograph and the painting of a trial, [H, W, 3] each."""
     content = load_pictures(settings, "content_image")[trial["content"]]
     return content.image, load_pictures(settings, "style_image")[trial["style"]].image
 
 
 def make_style(settings: StyleSettings, trial: Trial) -> tuple[Callable[[], Objective], Image]:
     """What makes a trial's objective, and its start: the photograph."""
-    content, painting = _load(settings, trial)
+    content, painting = load_pair(settings, trial)
     task = Style(
         content_layers=settings.content_layers,
         style_layers=settings.style_layers,
@@ -86,7 +87,7 @@ def make_style(settings: StyleSettings, trial: Trial) -> tuple[Callable[[], Obje
 def measure(settings: StyleSettings, trial: Trial) -> Record:
     """Paints one picture and measures how near it comes to the painting's texture."""
     image, metadata = descend_trial(settings, trial, *make_style(settings, trial))
-    content, painting = _load(settings, trial)
+    content, painting = load_pair(settings, trial)
     return {
         "style_error": measure_texture_error(image, painting),
         "style_error_of_photograph": measure_texture_error(content, painting),

@@ -24,8 +24,9 @@ import matplotlib.figure
 import numpy as np
 
 from randviz.commands.inputs import SeedSettings, load_picture, make_keys
-from randviz.host.charts import format_markdown
-from randviz.host.images import replace_atomically
+from randviz.commands.trials import estimate_random_inversion
+from randviz.host.charts import format_markdown, save_figure
+from randviz.host.images import write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
@@ -34,10 +35,8 @@ from randviz.networks.network import Network
 from randviz.networks.rescaling import rescale_weights
 from randviz.networks.weights import random_weights
 from randviz.objectives.layer_weights import layer_weights
-from randviz.objectives.objective import Objective
 from randviz.objectives.statistics.features import Features, content_loss
 from randviz.objectives.statistics.gram import Gram, texture_loss
-from randviz.tasks.inversion import Inversion
 from randviz.tasks.theory import Prediction, predict_layers
 from randviz.types import Image, Key
 
@@ -109,14 +108,9 @@ def _load(settings: Settings) -> Image:
 def workload(settings: Settings) -> Workload:
     """Nothing descends, but ω and μ take a gradient for each layer, as a step of a descent does."""
     layers = tuple(predict(settings))
-    image = _load(settings)
-
-    def make_objective() -> Objective:
-        network = _make_network(settings)
-        params = random_weights(make_keys(settings.seed)[0], network, last_layer=layers[-1])
-        return Inversion(layers[-1]).of(network.bind(params), image)
-
-    return Workload(make_objective, image, settings.num_networks * 2 * len(layers))
+    num_steps = settings.num_networks * 2 * len(layers)
+    network, image = _make_network(settings), _load(settings)
+    return estimate_random_inversion(settings, network, layers[-1], image, num_steps)
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
@@ -179,10 +173,8 @@ def compare(
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes table and plot, and prints the table."""
     table = format_tables(settings, records)
-    with replace_atomically(folder / "theory.md") as temporary:
-        temporary.write_text(table + "\n")
-    with replace_atomically(folder / "theory.png") as temporary:
-        draw_panels(settings, records).savefig(temporary, dpi=120)
+    write_text(folder / "theory.md", table + "\n")
+    save_figure(folder / "theory.png", draw_panels(settings, records))
     print(table)
 
 
@@ -228,9 +220,7 @@ def draw_panels(settings: Settings, records: Sequence[Record]) -> matplotlib.fig
     return figure
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment; returns its exit code."""
-    return run_module(sys.modules[__name__], argv)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

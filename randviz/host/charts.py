@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib.figure
 
+from randviz.host.images import replace_atomically
+
 
 def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
     """The summary as text: distances in grey levels, one line for each group."""
@@ -41,6 +43,12 @@ def format_markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> st
     """
     rule = ["---"] * len(header)
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, rule, *lines))
+
+
+def save_figure(path: pathlib.Path, figure: matplotlib.figure.Figure, *, dpi: int = 120) -> None:
+    """Saves a plot, whole or not at all."""
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def plot_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:

@@ -34,7 +34,7 @@ def check_resources(
     dry_run: bool,
     solver: Solver | str = "jaxopt",
     num_together: int = 1,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only reports.
 
@@ -109,7 +109,8 @@ def estimate_descent(
     plan = descent.compile_steps(objective, state, solver=solver).memory_analysis()
     used = _count_bytes((objective, state))
     used += plan.output_size_in_bytes + plan.temp_size_in_bytes
-    growing = num_together * (used - _count_bytes(_fixed_arrays(objective)))
+    # The weights' size does not depend on the image's.
+    growing = num_together * (used - _count_bytes(getattr(objective, "extractor", ())))
     more = num_together * used
     if jax.default_backend() == "cpu":
         more += _PREPARATION
@@ -119,11 +120,6 @@ def estimate_descent(
         before = stats["bytes_in_use"]
         free = stats["bytes_limit"] - before
     return Estimate(before + more, more, growing, free)
-
-
-def _fixed_arrays(objective):
-    """The arrays whose size does not depend on the image's."""
-    return getattr(objective, "extractor", ())
 
 
 def _count_bytes(tree) -> int:

@@ -33,7 +33,7 @@ def lock_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UserError: if it cannot be written, or another process is at work in it.
     """
-    is_new = not pathlib.Path(path).expanduser().exists()
+    is_new = not pathlib.Path(path).exists()
     folder = prepare_folder(path)
     file = _take_lock(folder) if fcntl else None
     try:

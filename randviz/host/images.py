@@ -209,6 +209,12 @@ def replace_atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text in UTF-8, see `replace_atomically`."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def to_8_bits(image: np.ndarray, name: str) -> Pillow.Image:
     """Clips an image to [0, 1] and rounds it, halves up, to the 256 levels of a file."""
     return Pillow.fromarray(_to_levels(image, name, bits=8))
@@ -219,7 +225,7 @@ def to_array(picture: Pillow.Image) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-def scale_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+def scale_size(size: tuple[int, ...], longest: int) -> tuple[int, ...]:
     """Scales a width and a height so that the larger one is `longest`; neither falls below 1."""
     return tuple(max(1, round(side * longest / max(size))) for side in size)
 

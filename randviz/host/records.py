@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from randviz.host.images import explain_failure, replace_atomically
-from randviz.host.runs import describe_machine, prepare_folder, write_record
+from randviz.host.images import explain_failure, write_text
+from randviz.host.runs import describe_machine, write_record
 from randviz.types import UserError
 
 Trial = dict[str, Any]  # names one measurement, plain values
@@ -82,8 +82,7 @@ class Records:
                 ) from error
             self.records.append(record)
         if len(self.records) < len(lines):
-            with replace_atomically(self._path) as temporary:
-                temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def _name(self, different: list[str], found: dict[str, Any]) -> str:
         """The settings that differ, by name where both sides have names."""
@@ -109,7 +108,6 @@ class Records:
         """
         # With the first record and not before, so that a mistake in the settings costs nothing.
         if not self.records:
-            prepare_folder(self.folder)
             write_record(self._run, {**self.metadata, **describe_machine()})
         try:
             with self._path.open("a") as file:

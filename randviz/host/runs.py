@@ -30,7 +30,7 @@ from randviz.descent.descent import find_solver, init, take_steps
 from randviz.descent.schedule import resize
 from randviz.descent.solver import Objective, Solver, State, Trace
 from randviz.host import signals
-from randviz.host.images import explain_failure, replace_atomically, save_image
+from randviz.host.images import explain_failure, save_image, write_text
 from randviz.host.progress import Progress
 from randviz.objectives.objective import find_non_finite, objective_at
 from randviz.types import Image, UserError
@@ -101,7 +101,7 @@ def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.P
     Raises:
       UserError: if it cannot.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".randviz-probe"
@@ -117,8 +117,7 @@ def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.P
 
 def write_record(path: pathlib.Path, record: dict[str, Any]) -> None:
     """Writes a run record as JSON, whole or not at all; numbers that are not finite become null."""
-    with replace_atomically(path) as temporary:
-        temporary.write_text(json.dumps(_finite(record), indent=2, default=str) + "\n")
+    write_text(path, json.dumps(_finite(record), indent=2, default=str) + "\n")
 
 
 def _finite(record: Any) -> Any:
@@ -140,7 +139,7 @@ class Stage(NamedTuple):
     """
 
     make_objective: Callable[[], Objective]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     num_steps: int
     periodic: bool = False
 

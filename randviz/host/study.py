@@ -35,7 +35,7 @@ class Workload(NamedTuple):
 
     Attributes:
       make_objective: makes its objective.
-      start: [H, W, 3], where it starts.
+      start: [H, W, 3], an image of the size that descends.
       num_steps: of all descents of the study together.
       num_together: how many descents share one program.
     """

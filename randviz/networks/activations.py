@@ -14,9 +14,9 @@ from randviz.types import Array, Image, Params, UserError
 _SPARSE = 1e-3
 
 
-def mean_activations(
+def average_activations(
     network: Network, params: Params, images: Sequence[Image], *, last_layer: str | None = None
-) -> dict[str, Array]:
+) -> dict[str, tuple[Array, Array]]:
     """Averages each filter's activation over images and positions.
 
     Args:
@@ -26,18 +26,13 @@ def mean_activations(
       last_layer: the deepest layer wanted; by default the last convolutional one.
 
     Returns:
-      {layer: [C]} of all convolutions down to the last layer, at least 0.
+      {layer: (mean activation, share of positions where it is above 0)}, [C] both, of all
+      convolutions down to the last layer.
 
     Raises:
       UserError: for no images, an unknown layer, missing weights, or an image that does not reach
         the layer.
     """
-    found = _average_activations(network, params, images, last_layer)
-    return {layer: mean for layer, (mean, _) in found.items()}
-
-
-def _average_activations(network, params, images, last_layer):
-    """{layer: (mean activation, share of positions with an answer)}, [C] both."""
     if not images:
         raise UserError("no image is given to average activations over; give at least one.")
     last_layer = last_layer or network.last_convolutional()
@@ -120,7 +115,7 @@ def normalize_activations(
       in a thousand positions, stays as it is.
 
     Raises:
-      UserError: as `mean_activations` and `rescale_filters`.
+      UserError: as `average_activations` and `rescale_filters`.
 
     References:
       Gatys, Ecker, Bethge (2015), "Texture synthesis using convolutional neural networks", section
@@ -128,9 +123,9 @@ def normalize_activations(
       Differs: filters that hardly ever answer. VGG-19's conv2_1 has one that does at four of
       163,072 positions; with a mean like the others', those four would drown all the rest.
     """
-    found = _average_activations(network, params, images, last_layer)
-    scales = {}
-    for layer, (mean, share) in found.items():
-        # Differs: see above.
-        scales[layer] = jnp.where(share < _SPARSE, 1.0, mean)
+    found = average_activations(network, params, images, last_layer=last_layer)
+    # Differs: see above.
+    scales = {
+        layer: jnp.where(share < _SPARSE, 1.0, mean) for layer, (mean, share) in found.items()
+    }
     return rescale_filters(network, params, scales)

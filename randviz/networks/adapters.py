@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
+from flax.traverse_util import flatten_dict
 
 from randviz.networks.extractor import IMAGE_LAYER, Extractor, as_names
 from randviz.types import Array, Image, UserError
@@ -46,7 +47,7 @@ def from_function(
       >>> extractor.layer_names, extractor(jnp.ones((12, 16, 3)), "mean")["mean"].shape
       (('image', 'mean'), (12, 16, 1))
     """
-    name = name or getattr(function, "__name__", type(function).__name__)
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     return FunctionExtractor(params, function, name, image_size)
 
 
@@ -134,16 +135,13 @@ class FunctionExtractor(Extractor):
         return tuple(self._shapes((self.image_size, self.image_size, 3)))
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Mapping[str, Array]:
-        """See `Extractor.compute`."""
         found = {IMAGE_LAYER: image} if layers == (IMAGE_LAYER,) else self._evaluate(image)
         return {layer: found[layer] for layer in layers}
 
     def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
-        """See `Extractor.feature_shape`."""
         return self._shapes(tuple(shape))[layer]
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
-        """See `Extractor.check_image`."""
         super().check_image(shape, layer)
         if layer != IMAGE_LAYER and min(self._shapes(tuple(shape)).get(layer, (0,))) < 1:
             raise UserError(
@@ -202,7 +200,7 @@ def _find_shapes(function, name, structure, leaves, shape):
             layer: (made.get(id(var), -1), -_count_parts(layer))
             for layer, var in zip(names, jaxpr.jaxpr.outvars, strict=True)
         }
-        names.sort(key=order.get)
+        names.sort(key=order.__getitem__)
     return {IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
 
 
@@ -229,9 +227,10 @@ class _Captured:
     def collect(self, variables: Any, image: Image) -> dict[str, Array]:
         """{layer: [1, h, w, C]}, in any order."""
         maps = {}
-        for path, calls in _walk(self.capture(variables, image[None], **dict(self.call_options))):
+        found = self.capture(variables, image[None], **dict(self.call_options))
+        for path, calls in flatten_dict(found).items():
             parts = path[:-1] if path[-1] == "__call__" else path
-            layer = "/".join(parts) or _OUTPUT
+            layer = "/".join(map(str, parts)) or _OUTPUT
             for number, x in enumerate(calls if isinstance(calls, tuple) else (calls,)):
                 if isinstance(x, jax.Array) and x.ndim == 4 and x.shape[0] == 1:
                     maps[f"{layer}:{number}" if number else layer] = x
@@ -257,12 +256,3 @@ class _Nnx(_Captured):
         run = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
         _, state = run(batch, **options)
         return nnx.to_pure_dict(state)
-
-
-def _walk(tree, path=()):
-    """(path, value) of all leaves of nested dictionaries, in their order."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _walk(value, (*path, str(key)))
-        else:
-            yield (*path, str(key)), value

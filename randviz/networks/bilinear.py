@@ -48,8 +48,7 @@ def define_bilinear(
 
     def apply(x: Array, y: Array, prepared: Any = (), **options: Any) -> Array:
         leaves, tree = jax.tree.flatten(prepared)
-        options = tuple(options.items())
-        return primitive.bind(x, y, *leaves, tree=tree, options=options, axes=())
+        return primitive.bind(x, y, *leaves, tree=tree, options=tuple(options.items()), axes=())
 
     # `axes` holds in_axes of each vmap that the function is under, the innermost first.
     def vmapped(function, axes):

@@ -1,4 +1,4 @@
-"""What the networks are made of: convolution, pooling, local response normalisation.
+"""What the networks are made of: convolution and pooling.
 
 The convolution defines its own transpose (`bilinear`). Inside `while_loop`, `scan` or `fori_loop`,
 XLA:CPU runs the input gradient that autodiff derives (a convolution with dilated or reversed
@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from randviz.networks import fourier, winograd
 from randviz.networks.bilinear import define_bilinear
@@ -53,9 +54,10 @@ def platform_of(tree: Any) -> str:
       A name such as "cpu" or "gpu"; that of JAX's default device where there is no such array.
     """
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             return next(iter(leaf.devices())).platform
-    default = jax.config.jax_default_device
+    config: Any = jax.config  # has its options as attributes since run time only
+    default = config.jax_default_device
     if default is None:
         return jax.default_backend()
     return default if isinstance(default, str) else default.platform
@@ -111,7 +113,7 @@ def prepare_kernel(
     kernel: Array,
     *,
     method: str,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     groups: int = 1,
     padding_mode: str = "zero",
 ) -> dict[str, Any]:
@@ -202,7 +204,7 @@ def convolve(
         forms = (kernel, prepared["adjoint"])
     if padding_mode != "zero" and padding:
         # Differs from the paper: it has zeros only.
-        x = jnp.pad(x, ((padding,) * 2,) * 2 + ((0, 0),), mode=PADDING_MODES[padding_mode])
+        x = pad_sides(x, padding, PADDING_MODES[padding_mode])
         padding = 0
     return _correlate(
         x,
@@ -216,7 +218,21 @@ def convolve(
     )
 
 
-def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method):
+def pad_sides(x: Array, amount: int, mode: str, **options: Any) -> Array:
+    """Pads height and width alike.
+
+    Args:
+      x: [h, w, ...].
+      amount: positions added beyond each edge.
+      mode, options: as in `jnp.pad`.
+
+    Returns:
+      [h + 2 amount, w + 2 amount, ...].
+    """
+    return jnp.pad(x, [(amount, amount)] * 2 + [(0, 0)] * (x.ndim - 2), mode, **options)
+
+
+def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method) -> Array:
     own, _ = prepared
     if method == "winograd":
         return winograd.correlate(x, own, pads[0][0])
@@ -245,7 +261,7 @@ def _apply(x, kernel, *, pads, stride, spread, groups, method="direct"):
 def _sum_taps(x, kernel, padding):
     """One matrix product for all taps of a 3×3 kernel, before or after they are shifted."""
     size, _, inputs, outputs = kernel.shape
-    x = jnp.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+    x = pad_sides(x, padding, "constant")
     height, width = (side - size + 1 for side in x.shape[:2])
     shifts = [(i, j) for i in range(size) for j in range(size)]
     if inputs < outputs:
@@ -255,7 +271,7 @@ def _sum_taps(x, kernel, padding):
         return parts @ kernel.reshape(-1, outputs)
     products = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
     products = lax.optimization_barrier(products.reshape(*x.shape[:2], size, size, outputs))
-    return sum(products[i : i + height, j : j + width, i, j] for i, j in shifts)
+    return jnp.asarray(sum(products[i : i + height, j : j + width, i, j] for i, j in shifts))
 
 
 def _apply_to_blocks(x, kernel, padding):
@@ -342,24 +358,6 @@ def pool(x: Array, *, pooling: str = "avg", size: int = 2, stride: int = 2) -> A
         for i in range(size)
         for j in range(size)
     ]
-    return sum(views) / size**2 if pooling == "avg" else functools.reduce(jnp.maximum, views)
-
-
-def normalize_response(x: Array, *, size: int, bias: float, slope: float, power: float) -> Array:
-    """Divides each feature by a power of the energy of its neighbours among the channels.
-
-    Args:
-      x: [h, w, C].
-      size: how many channels are looked at, odd: the feature's own in the middle.
-      bias, slope, power: k, α and β in x / (k + α Σ x²)^β.
-
-    Returns:
-      [h, w, C].
-
-    References:
-      Krizhevsky, Sutskever, Hinton (2012), section 3.3.
-    """
-    reach, channels = size // 2, x.shape[-1]
-    squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (reach, reach)))
-    energy = sum(squares[..., i : i + channels] for i in range(size))
-    return x / (bias + slope * energy) ** power
+    if pooling == "avg":
+        return jnp.asarray(sum(views)) / size**2
+    return functools.reduce(jnp.maximum, views)

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from randviz.types import Array, Features, Image, Key, UserError
+from randviz.types import Array, Features, Image, Key, Offset, UserError
 
 IMAGE_LAYER = "image"  # the input itself, a layer of every network
 
@@ -55,6 +56,19 @@ class LayerNames:
                 f"layers {','.join(as_names(layers))} name a layer twice; name each once."
             )
         return tuple(sorted(names, key=self.layer_names.index))
+
+    def check_image(self, shape: tuple[int, ...], layer: str) -> None:
+        """Checks that an image of this shape reaches the layer.
+
+        Args:
+          shape: (H, W, 3).
+          layer: the deepest layer wanted.
+
+        Raises:
+          UserError: if the shape is not (H, W, 3), or the image is too small for the layer.
+        """
+        if len(shape) != 3 or shape[2] != 3:
+            raise UserError(f"an image has shape (height, width, 3), not {tuple(shape)}.")
 
 
 class Extractor(LayerNames):
@@ -158,27 +172,12 @@ class Extractor(LayerNames):
         height, width, _ = self.feature_shape((*mask.shape, 3), layer)
         return jnp.maximum(jax.image.resize(mask, (height, width), "linear", antialias=True), 0.0)
 
-    def check_image(self, shape: tuple[int, ...], layer: str) -> None:
-        """Checks that an image of this shape reaches the layer.
-
-        Args:
-          shape: (H, W, 3).
-          layer: the deepest layer wanted.
-
-        Raises:
-          UserError: if the shape is not (H, W, 3), or the image is too small for the layer.
-        """
-        del layer
-        if len(shape) != 3 or shape[2] != 3:
-            raise UserError(f"an image has shape (height, width, 3), not {tuple(shape)}.")
-
-    def with_offset(self, input_offset: float | tuple[float, float, float]) -> Self:
+    def with_offset(self, input_offset: Offset) -> Self:
         """This extractor with an input offset, if the choice was left to the task."""
-        del input_offset
         return self
 
     def prepare(
-        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+        self, layers: tuple[str, ...], shape: tuple[int, ...], *, rescale: bool = True
     ) -> Self:
         """Makes ready for many evaluations; the function computed is the same up to known factors.
 
@@ -190,14 +189,13 @@ class Extractor(LayerNames):
         Returns:
           An extractor of at least these layers.
         """
-        del layers, shape, rescale
         return self
 
     def for_one_evaluation(self) -> Self:
         """This extractor, computed in the way that compiles soonest, for a single evaluation."""
         return self
 
-    def scale_exponents(self, prepared: Self) -> dict[str, int]:
+    def scale_exponents(self, prepared: Any) -> dict[str, int]:
         """By which powers of two `prepare` multiplied the features.
 
         Args:
@@ -206,8 +204,22 @@ class Extractor(LayerNames):
         Returns:
           {layer: k}: features of the layer grew by 2^k. A layer that is not named did not change.
         """
-        del prepared
         return {}
+
+
+def cut(image: Array, place: Array, shape: Sequence[int]) -> Array:
+    """Cuts a part out of an image, or of a feature map, where an array says.
+
+    Args:
+      image: [H, W, C].
+      place: [2], int32, its first row and column.
+      shape: (h, w) of the part.
+
+    Returns:
+      [h, w, C].
+    """
+    # The same type as the place's, also under `jax_enable_x64`.
+    return lax.dynamic_slice(image, (*place, jnp.int32(0)), (*shape, image.shape[2]))
 
 
 def as_names(layers: str | Sequence[str]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from randviz.networks.conv import convolve
-from randviz.networks.extractor import IMAGE_LAYER, Extractor
-from randviz.networks.gaussian import as_key, split_key
+from randviz.networks.extractor import IMAGE_LAYER, Extractor, cut
+from randviz.networks.gaussian import as_key, same_draws, split_key
 from randviz.types import Array, Features, Image, Key, UserError
 
 
@@ -49,14 +49,12 @@ class FilterPyramid(Extractor):
         """See `Extractor.reduce_mask`; what the mask is in the middle of each patch."""
         if layer == IMAGE_LAYER:
             return mask
-        octave = self.layer_names.index(layer) - 1
-        reduced = _reduce(mask[..., None], 2**octave, self.shifts[octave])[..., 0]
+        reduced = self._look(mask[..., None], layer)[0][..., 0]
         size = self.kernels.shape[1]
         height, width = (side - size + 1 for side in reduced.shape)
         return lax.dynamic_slice(reduced, (size // 2, size // 2), (height, width))
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
-        """See `Extractor.check_image`."""
         super().check_image(shape, layer)
         if layer == IMAGE_LAYER:
             return
@@ -70,9 +68,7 @@ class FilterPyramid(Extractor):
     def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
         """See `Extractor.compute`; [h - s + 1, w - s + 1, C] of an octave of h × w pixels."""
         return {
-            layer: image
-            if layer == IMAGE_LAYER
-            else convolve(self._reduce(image, layer), self._kernel(layer), padding=0)
+            layer: image if layer == IMAGE_LAYER else convolve(*self._look(image, layer), padding=0)
             for layer in layers
         }
 
@@ -81,12 +77,12 @@ class FilterPyramid(Extractor):
         if layer == IMAGE_LAYER:
             return super().sample_features(key, image, layer, count)
         self.check_image(image.shape, layer)
-        reduced, kernel = self._reduce(image, layer), self._kernel(layer)
+        reduced, kernel = self._look(image, layer)
         size = kernel.shape[0]
         limits = [side - size + 1 for side in reduced.shape[:2]]
         places = jax.random.randint(key, (count, 2), 0, jnp.array(limits), jnp.int32)
-        cut = lambda place: lax.dynamic_slice(reduced, (*place, jnp.int32(0)), (size, size, 3))
-        return jnp.tensordot(jax.vmap(cut)(places), kernel, 3)
+        patches = jax.vmap(lambda place: cut(reduced, place, (size, size)))(places)
+        return jnp.tensordot(patches, kernel, 3)
 
     def measure(self, image: Image, wanted: Sequence[tuple[str, Any, Array | None]]) -> list[Any]:
         """See `Extractor.measure`; means of many features are accumulated in bands of rows.
@@ -118,7 +114,7 @@ class FilterPyramid(Extractor):
         return 1 if self.mesh is None else self.mesh.size
 
     def _accumulate(self, image, layer, statistic, mask, num_bands):
-        reduced, kernel = self._reduce(image, layer), self._kernel(layer)
+        reduced, kernel = self._look(image, layer)
         size = kernel.shape[0]
         height, width = reduced.shape[0] - size + 1, reduced.shape[1] - size + 1
         rows = -(-height // num_bands)
@@ -156,12 +152,10 @@ class FilterPyramid(Extractor):
             out_specs=whole,
         )(*arguments)
 
-    def _kernel(self, layer: str) -> Array:
-        return self.kernels[self.layer_names.index(layer) - 1]
-
-    def _reduce(self, image: Image, layer: str) -> Image:
+    def _look(self, image: Array, layer: str) -> tuple[Array, Array]:
+        """The image at an octave's size, and the octave's filters."""
         octave = self.layer_names.index(layer) - 1
-        return _reduce(image, 2**octave, self.shifts[octave])
+        return _reduce(image, 2**octave, self.shifts[octave]), self.kernels[octave]
 
 
 def smallest_side(size: int, octave: int) -> int:
@@ -180,11 +174,8 @@ def _reduce(image: Array, factor: int, shift: Array) -> Array:
     if factor == 1:
         return image
     height, width = ((side - factor + 1) // factor for side in image.shape[:2])
-    channels = image.shape[2]
-    part = lax.dynamic_slice(
-        image, (*shift, jnp.int32(0)), (height * factor, width * factor, channels)
-    )
-    return part.reshape(height, factor, width, factor, channels).mean((1, 3))
+    part = cut(image, shift, (height * factor, width * factor))
+    return part.reshape(height, factor, width, factor, image.shape[2]).mean((1, 3))
 
 
 @struct.dataclass
@@ -219,15 +210,14 @@ class RandomPyramid:
         # One draw of all octaves makes half the program that one after another would.
         kernels = jax.vmap(self._draw)(keys)
         factors = 2 ** jnp.arange(self.num_octaves, dtype=jnp.int32)[:, None]
-        # By default in JAX; the other setting would draw other numbers from the same key.
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shape = (self.num_octaves, 2)
             shifts = jax.random.randint(shift_key, shape, 0, factors, jnp.int32)
         return FilterPyramid(kernels, shifts, mesh=self.mesh)
 
     def _draw(self, key: Key) -> Array:
         direction_key, order_key, width_key = split_key(key, 3)
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shape = (self.size**2 * 3, self.num_filters)
             gaussians = jax.random.normal(direction_key, shape, jnp.float32)
             strata = jax.random.permutation(order_key, self.num_filters)

@@ -9,6 +9,7 @@ channels on one side, such as the three of an image; those on the other are work
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Spectrum:
     """
 
     values: Array
-    sides: tuple[int, int]
+    sides: tuple[int, ...]
     adjoint: bool = False
 
     def for_adjoint(self) -> "Spectrum":
@@ -49,7 +50,7 @@ class Spectrum:
         return dataclasses.replace(self, adjoint=not self.adjoint)
 
 
-def find_sides(shape: tuple[int, int], kernel_size: int, padding: int) -> tuple[int, int]:
+def find_sides(shape: tuple[int, ...], kernel_size: int, padding: int) -> tuple[int, ...]:
     """Says how large the transforms must be, so that nothing wraps around into the result.
 
     Args:
@@ -61,13 +62,14 @@ def find_sides(shape: tuple[int, int], kernel_size: int, padding: int) -> tuple[
       (H, W), of small factors.
     """
     # The zeros beyond one edge, continued periodically, are those beyond the other too.
-    return tuple(
-        next_fast_len(max(side + padding, side + 2 * padding - kernel_size + 1, kernel_size), True)
-        for side in shape
+    smallest = (
+        max(side + padding, side + 2 * padding - kernel_size + 1, kernel_size) for side in shape
     )
+    next_size: Any = next_fast_len  # its annotation says that it returns nothing
+    return tuple(next_size(side, True) for side in smallest)
 
 
-def transform_kernel(kernel: Array, sides: tuple[int, int]) -> Spectrum | None:
+def transform_kernel(kernel: Array, sides: tuple[int, ...]) -> Spectrum | None:
     """Makes a kernel ready for `correlate`.
 
     Args:

@@ -18,6 +18,9 @@ from scipy.special import ndtri
 from randviz.types import Array, Image, Key, UserError
 
 GENERATOR = "threefry2x32"  # JAX's default one, but named, so that a setting cannot change it
+# Other samplers draw within `with same_draws():`, JAX's default since 0.5; the other setting would
+# draw other numbers from the same key.
+same_draws = functools.partial(jax.threefry_partitionable, True)
 _BLOCK = 1024  # numbers a key: part of the algorithm, another value draws other numbers
 
 
@@ -40,8 +43,8 @@ def as_key(key: Key) -> Key:
     Raises:
       UserError: if it is not a key, not a single one, or one of another generator.
     """
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if shape == () and str(jax.random.key_impl(key)) == GENERATOR:
             return key
     elif dtype == jnp.uint32 and shape == (2,):
@@ -63,7 +66,7 @@ def split_key(key: Key, num: int = 2) -> Key:
     Returns:
       [num] keys.
     """
-    with jax.threefry_partitionable(True):
+    with same_draws():
         return jax.random.split(key, num)
 
 
@@ -87,8 +90,7 @@ def sample_gaussians(keys: Key, shapes: Sequence[tuple[int, ...]]) -> list[Array
     which_key = np.repeat(np.arange(len(blocks)), blocks)
     which_block = np.concatenate([np.arange(count) for count in blocks])
     block_keys = jax.vmap(jax.random.fold_in)(keys[which_key], which_block)
-    # By default in JAX since 0.5; the other setting would make other numbers of the same key.
-    with jax.threefry_partitionable(True):
+    with same_draws():
         bits = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK,), jnp.uint32))(block_keys)
     table = jnp.asarray(_quantiles())
     numbers = (table[bits >> 16] + table[bits & 0xFFFF]).reshape(-1)
@@ -105,7 +107,7 @@ def sample_gaussian(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def sample_noise_image(
-    key: Key, shape: tuple[int, int], *, std: float | Array, mean: float | Array = 0.5
+    key: Key, shape: tuple[int, ...], *, std: float | Array, mean: float | Array = 0.5
 ) -> Image:
     """Draws the white noise that a descent starts from.
 

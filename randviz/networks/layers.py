@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from randviz.networks.conv import PADDING_MODES, convolve, normalize_response, pool
+from randviz.networks.conv import PADDING_MODES, convolve, pad_sides, pool
 from randviz.types import Array
 
 if TYPE_CHECKING:
@@ -207,14 +207,22 @@ class Pool(Layer):
             return x[:: self.stride, :: self.stride][:rows, :columns]
         if self.padding:
             values = {"constant_values": -jnp.inf} if (pooling, mode) == ("max", "constant") else {}
-            pads = ((self.padding, self.padding), (self.padding, self.padding), (0, 0))
-            x = jnp.pad(x, pads, mode=mode, **values)
+            x = pad_sides(x, self.padding, mode, **values)
         return pool(x, pooling=pooling, size=self.window_size, stride=self.stride)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResponseNorm(Layer):
-    """Local response normalisation over `window_size` channels, see `conv.normalize_response`."""
+    """Divides each feature by a power of the energy of its neighbours among the channels.
+
+    Attributes:
+      name: of the layer.
+      window_size: how many channels are looked at, odd: the feature's own in the middle.
+      bias, slope, power: k, α and β in x / (k + α Σ x²)^β.
+
+    References:
+      Krizhevsky, Sutskever, Hinton (2012), section 3.3.
+    """
 
     window_size: int = 5
     bias: float = 1.0
@@ -223,10 +231,10 @@ class ResponseNorm(Layer):
     rescalable = False
 
     def apply(self, x: Array, scope: Scope) -> Array:
-        del scope
-        return normalize_response(
-            x, size=self.window_size, bias=self.bias, slope=self.slope, power=self.power
-        )
+        reach, channels = self.window_size // 2, x.shape[-1]
+        squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (reach, reach)))
+        energy = sum(squares[..., i : i + channels] for i in range(self.window_size))
+        return x / (self.bias + self.slope * energy) ** self.power
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,8 +316,8 @@ def walk_layers(layers: tuple[Layer, ...]) -> Iterator[Layer]:
 
 
 def walk_sides(
-    layers: tuple[Layer, ...], sides: tuple[int, int]
-) -> Iterator[tuple[Layer, tuple[int, int]]]:
+    layers: tuple[Layer, ...], sides: tuple[int, ...]
+) -> Iterator[tuple[Layer, tuple[int, ...]]]:
     """As `walk_layers`, each with (height, width) of its input, from that of the first's."""
     for layer in layers:
         for branch in layer.branches:

@@ -17,7 +17,7 @@ from randviz.networks.extractor import IMAGE_LAYER, Extractor, LayerNames
 from randviz.networks.fourier import SMALLEST_SIZE
 from randviz.networks.layers import ACTIVATIONS, POOLINGS, Conv, Layer, Scope, walk_layers
 from randviz.networks.rescaling import find_exponent, prepare_kernels, rescale_weights
-from randviz.types import Array, Features, Image, Params, UserError
+from randviz.types import Array, Features, Image, Offset, Params, UserError
 
 PAPER_SCALE = 0.015  # σ of section 2
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # RGB, 0 to 255
@@ -59,8 +59,8 @@ class Network(LayerNames):
     padding_mode: str = "zero"
     activation: str = "relu"
     initialization: str = "auto"
-    input_offset: float | tuple[float, float, float] | None = None
-    input_scale: float | tuple[float, float, float] = 1.0
+    input_offset: Offset | None = None
+    input_scale: Offset = 1.0
     channel_order: str = "RGB"
     convolution: str = "auto"
     aliases: tuple[tuple[str, str], ...] = ()
@@ -101,7 +101,7 @@ class Network(LayerNames):
         other = "conv" + other[4:] if other.startswith("relu") else other
         return super().canonical_name(other if other in self.layer_names else layer)
 
-    def with_offset(self, input_offset: float | tuple[float, float, float]) -> "Network":
+    def with_offset(self, input_offset: Offset) -> "Network":
         """This network with an input offset, unless it has one already."""
         if self.input_offset is not None:
             return self
@@ -130,6 +130,7 @@ class Network(LayerNames):
         for count, step in enumerate(self.layers, 1):
             if any(inner.name == layer for inner in walk_layers((step,))):
                 return self.layers[:count]
+        raise AssertionError(f"{layer} has a name but no place")
 
     @property
     def scale_layers(self) -> tuple[str, ...]:
@@ -174,18 +175,8 @@ class Network(LayerNames):
         return side
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
-        """Says whether an image of this shape reaches the layer.
-
-        Args:
-          shape: (H, W, 3).
-          layer: the deepest layer wanted.
-
-        Raises:
-          UserError: if the shape is not (H, W, 3), the image is too small for the windows
-            before the layer, or it is not of the one size that fully connected layers take.
-        """
-        if len(shape) != 3 or shape[2] != 3:
-            raise UserError(f"an image has shape (height, width, 3), not {tuple(shape)}.")
+        """See `LayerNames.check_image`; fully connected layers take images of one size only."""
+        super().check_image(shape, layer)
         height, width = shape[:2]
         path = self.up_to(layer)
         smallest = self.smallest_side(layer)
@@ -291,29 +282,24 @@ class BoundNetwork(Extractor):
         return self.network.layer_names
 
     def canonical_name(self, layer: str) -> str:
-        """See `Network.canonical_name`."""
         return self.network.canonical_name(layer)
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
         """See `Extractor.compute`; after the activation, and dense layers as [1, 1, C]."""
         self.network.check_weights(self.params, layers[-1])
         variables = {"params": self.params, "prepared": self.prepared}
-        return FeatureExtractor(self.network, layers, self.platform).apply(variables, image)
+        module = FeatureExtractor(self.network, layers, self.platform)
+        features: Any = module.apply(variables, image)  # without a tuple, as nothing is mutable
+        return features
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
-        """See `Network.check_image`."""
         self.network.check_image(shape, layer)
 
-    def with_offset(self, input_offset: float | tuple[float, float, float]) -> "BoundNetwork":
-        """See `Network.with_offset`."""
-        return self.replace(network=self.network.with_offset(input_offset))
-
-    def with_params(self, params: Params) -> "BoundNetwork":
-        """The same network with other weights; what was prepared of the old ones is left out."""
-        return self.replace(params=params, prepared={})
+    def with_offset(self, input_offset: Offset) -> "BoundNetwork":
+        return dataclasses.replace(self, network=self.network.with_offset(input_offset))
 
     def prepare(
-        self, layers: tuple[str, ...], shape: tuple[int, int], *, rescale: bool = True
+        self, layers: tuple[str, ...], shape: tuple[int, ...], *, rescale: bool = True
     ) -> "BoundNetwork":
         """Rescales the weights to the range that float32 likes and prepares the kernels.
 
@@ -326,14 +312,12 @@ class BoundNetwork(Extractor):
         prepared = prepare_kernels(
             self.network, params, layers[-1], shape=shape, platform=self.platform
         )
-        return self.replace(params=params, prepared=prepared)
+        return dataclasses.replace(self, params=params, prepared=prepared)
 
     def for_one_evaluation(self) -> "BoundNetwork":
-        """See `Network.for_one_evaluation`."""
-        return self.replace(network=self.network.for_one_evaluation())
+        return dataclasses.replace(self, network=self.network.for_one_evaluation())
 
-    def scale_exponents(self, prepared: "BoundNetwork") -> dict[str, int]:
-        """See `Extractor.scale_exponents`."""
+    def scale_exponents(self, prepared: Any) -> dict[str, int]:
         found, exponent = {IMAGE_LAYER: 0}, 0
         for layer in walk_layers(self.network.layers):
             if layer.name in prepared.params:

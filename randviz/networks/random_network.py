@@ -1,12 +1,13 @@
 """A network whose weights are still to be drawn."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
 
-from randviz.networks.extractor import Extractor
-from randviz.networks.gaussian import split_key
+from randviz.networks.extractor import Extractor, cut
+from randviz.networks.gaussian import same_draws, split_key
 from randviz.networks.network import PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.types import Array, Features, Image, Key
@@ -49,7 +50,7 @@ class RandomNetwork:
         extractor = self.network.bind(params)
         if self.max_shift == 1:
             return extractor
-        with jax.threefry_partitionable(True):
+        with same_draws():
             shift = jax.random.randint(shift_key, (2,), 0, self.max_shift, jnp.int32)
         return Shifted(extractor, shift, self.max_shift)
 
@@ -77,20 +78,14 @@ class Shifted(Extractor):
         return self.extractor.layer_names
 
     def canonical_name(self, layer: str) -> str:
-        """See `Extractor.canonical_name`."""
         return self.extractor.canonical_name(layer)
 
     def compute(self, image: Image, layers: tuple[str, ...]) -> Features:
-        """See `Extractor.compute`."""
-        height, width, channels = image.shape
-        rest = (height - self.margin + 1, width - self.margin + 1, channels)
-        part = lax.dynamic_slice(image, (*self.shift, jnp.int32(0)), rest)
-        return self.extractor.compute(part, layers)
+        rest = [side - self.margin + 1 for side in image.shape[:2]]
+        return self.extractor.compute(cut(image, self.shift, rest), layers)
 
-    def prepare(self, layers: tuple[str, ...], shape: tuple[int, int], **options) -> "Shifted":
-        """See `Extractor.prepare`."""
-        return self.replace(extractor=self.extractor.prepare(layers, shape, **options))
+    def prepare(self, layers: tuple[str, ...], shape: tuple[int, ...], **options) -> "Shifted":
+        return dataclasses.replace(self, extractor=self.extractor.prepare(layers, shape, **options))
 
     def for_one_evaluation(self) -> "Shifted":
-        """See `Extractor.for_one_evaluation`."""
-        return self.replace(extractor=self.extractor.for_one_evaluation())
+        return dataclasses.replace(self, extractor=self.extractor.for_one_evaluation())

@@ -53,9 +53,8 @@ def rescale_weights(
         for layer in walk_layers(path[:num_fixed])
         if layer.has_weights
     }
-    exponents = dict.fromkeys(
-        (IMAGE_LAYER, *(layer.name for layer in walk_layers(path))), jnp.int32(0)
-    )
+    reached = (IMAGE_LAYER, *(layer.name for layer in walk_layers(path)))
+    exponents: dict[str, Array] = {name: jnp.int32(0) for name in reached}
     if not names:
         return normalized, exponents
 
@@ -92,7 +91,7 @@ def prepare_kernels(
     params: Params,
     last_layer: str,
     *,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     platform: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Computes once what many convolutions with the same kernels need of them.

@@ -89,11 +89,12 @@ def random_weights(
     shapes = weight_shapes(network, last_layer or network.last_convolutional())
     if not shapes:
         return {}
-    draws = draws + (0,) * (len(shapes) - len(draws))
+    numbers_of_draws = (draws + (0,) * len(shapes))[: len(shapes)]
     # All layers' keys at once: one by one, each would be compiled on its own, for over a second.
     names = jnp.array([_number_of(layer) for layer in shapes], jnp.uint32)
-    draws = jnp.array(draws[: len(shapes)], jnp.uint32)
-    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(as_key(key), names, draws)
+    layer_keys = jax.vmap(_fold, in_axes=(None, 0, 0))(
+        as_key(key), names, jnp.array(numbers_of_draws, jnp.uint32)
+    )
     keys = jax.vmap(split_key)(layer_keys).reshape(-1)  # kernel, bias, kernel, ...
     sizes = [shape[name] for shape in shapes.values() for name in ("kernel", "bias")]
     numbers = sample_gaussians(keys, sizes)

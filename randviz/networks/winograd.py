@@ -51,7 +51,7 @@ _OF_INPUT = _interpolate()
 _OF_OUTPUT = _evaluate(_OUTPUTS).T
 
 
-def count_parts(shape: tuple[int, int], outputs: int) -> int:
+def count_parts(shape: tuple[int, ...], outputs: int) -> int:
     """Says into how many parts of equal size a kernel is best divided by its outputs.
 
     Args:
@@ -150,6 +150,8 @@ def _correlate_tiles(x: Array, transformed: Sequence[Array], rows: int, columns:
 def _combine(matrix: np.ndarray, arrays: list[Array]) -> list[Array]:
     """The matrix times a vector of arrays, its zeros left out."""
     return [
-        sum(float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor)
+        jnp.asarray(
+            sum(float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor)
+        )
         for row in matrix
     ]

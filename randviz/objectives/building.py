@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from randviz.networks.extractor import Extractor
-from randviz.networks.gaussian import split_key
+from randviz.networks.gaussian import same_draws, split_key
 from randviz.objectives.layer_weights import layer_weights
 from randviz.objectives.objective import Term
-from randviz.objectives.statistics.base import Statistic
+from randviz.objectives.statistics.base import Statistic, blend_linearly
 from randviz.types import Array, Image, Key, UserError
 
 WEIGHTINGS = ("gradient", "none")
@@ -66,7 +66,7 @@ def make_terms(
             layer_weights(extractor, image, statistics, gradient_reduction=gradient_reduction)
             for image in images
         ]
-        weights = found[0] if len(found) == 1 else jax.tree.map(_blend(blend_weights), *found)
+        weights = blend_linearly(found, blend_weights)
     masks = {
         layer: None if mask is None else extractor.reduce_mask(mask, layer) + _LEAST_MASK
         for layer in layers
@@ -100,8 +100,7 @@ def _draw(
         return statistic
     num_channels = extractor.feature_shape(images[0].shape, layer)[2]
     count = statistic.count_samples(num_channels)
-    # By default in JAX; the other setting would draw other numbers from the same key.
-    with jax.threefry_partitionable(True):
+    with same_draws():
         if not count or key is None:
             return statistic.sample(key, num_channels)
         place_key, choice_key, statistic_key = split_key(key, 3)
@@ -117,7 +116,3 @@ def _draw(
             chosen = jax.random.randint(choice_key, (count,), 0, len(images), jnp.int32)
         samples = samples[chosen, jnp.arange(count)]
         return statistic.sample(statistic_key, num_channels, samples)
-
-
-def _blend(weights):
-    return lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1)

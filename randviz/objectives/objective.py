@@ -4,6 +4,7 @@ An objective is a pytree that is called on an image and returns a scalar. One wh
 directions are drawn anew at each step is called on the step's number first.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from randviz.networks.conv import pad_sides
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import split_key
-from randviz.objectives.regularizers import AlphaNorm, TotalVariation
+from randviz.objectives.regularizers import Regularizer
 from randviz.objectives.statistics.base import Statistic
 from randviz.types import Array, Image, Key
 
@@ -50,7 +52,7 @@ class Part:
     """
 
     weight: Array
-    terms: tuple[Term | TotalVariation | AlphaNorm, ...]
+    terms: tuple[Term | Regularizer, ...]
 
 
 @struct.dataclass
@@ -99,13 +101,13 @@ class Objective:
             rolled = jnp.roll(image, shift.astype(jnp.int32), (0, 1))
             image = jax.lax.optimization_barrier(rolled)
         if self.wrap:
-            image = jnp.pad(image, ((self.wrap,) * 2, (self.wrap,) * 2, (0, 0)), "wrap")
+            image = pad_sides(image, self.wrap, "wrap")
         return image
 
     def __call__(self, image: Image) -> Array:
-        return sum(self.losses(image).values())
+        return jnp.asarray(sum(self.losses(image).values()))
 
-    def terms(self) -> list[Term | TotalVariation | AlphaNorm]:
+    def terms(self) -> list[Term | Regularizer]:
         """All terms of all parts."""
         return [term for part in self.parts.values() for term in part.terms]
 
@@ -124,8 +126,7 @@ class Objective:
         return found
 
     def for_one_evaluation(self) -> "Objective":
-        """See `Extractor.for_one_evaluation`."""
-        return self.replace(extractor=self.extractor.for_one_evaluation())
+        return dataclasses.replace(self, extractor=self.extractor.for_one_evaluation())
 
 
 def find_non_finite(objective: Callable[[Image], Array], image: Image) -> str:
@@ -143,7 +144,9 @@ def find_non_finite(objective: Callable[[Image], Array], image: Image) -> str:
     measure = jax.jit(lambda alone, image: jax.value_and_grad(lambda x: alone(x))(image))
     for name, part in objective.parts.items():
         for term in part.terms:
-            alone = objective.replace(parts={name: part.replace(terms=(term,))})
+            alone = dataclasses.replace(
+                objective, parts={name: dataclasses.replace(part, terms=(term,))}
+            )
             value, gradient = measure(alone, image)
             said = f"the {name} term"
             if isinstance(term, Term):
@@ -166,8 +169,9 @@ class Sampler(Protocol):
 class Task(Protocol):
     """A pytree that makes an objective: `Inversion`, `Texture`, `Style`."""
 
-    def of(self, extractor: Extractor, *images: Any, key: Key | None) -> Objective:
-        """Makes it."""
+    @property
+    def of(self) -> Callable[..., Objective]:
+        """Makes it of an extractor, images, and a key of random parts."""
         ...
 
 
@@ -206,6 +210,9 @@ class Redrawn:
         return self.at(0)(image)
 
 
-def objective_at(objective: Callable[[Image], Array], step: int | Array) -> Callable:
+def objective_at(
+    objective: Callable[[Image], Array], step: int | Array
+) -> Callable[[Image], Array]:
     """The objective of one step: drawn for it if it is redrawn, itself otherwise."""
-    return objective.at(step) if hasattr(objective, "at") else objective
+    draw = getattr(objective, "at", None)
+    return objective if draw is None else draw(step)

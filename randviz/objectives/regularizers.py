@@ -1,5 +1,7 @@
 """Terms that look at the image alone."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import struct
 
@@ -7,31 +9,19 @@ from randviz.types import Array, Image
 
 
 @struct.dataclass
-class TotalVariation:
-    """`total_variation` as a term of an objective.
+class Regularizer:
+    """A function of the image as a term of an objective.
 
     Attributes:
-      power: β, static.
+      function: `total_variation` or `alpha_norm`; static.
+      power: its β or α; static.
     """
 
-    power: float = struct.field(pytree_node=False, default=2.0)
+    function: Callable[..., Array] = struct.field(pytree_node=False)
+    power: float = struct.field(pytree_node=False)
 
     def __call__(self, image: Image) -> Array:
-        return total_variation(image, power=self.power)
-
-
-@struct.dataclass
-class AlphaNorm:
-    """`alpha_norm` as a term of an objective.
-
-    Attributes:
-      power: α, static.
-    """
-
-    power: int = struct.field(pytree_node=False, default=6)
-
-    def __call__(self, image: Image) -> Array:
-        return alpha_norm(image, power=self.power)
+        return self.function(image, power=self.power)
 
 
 def total_variation(image: Image, *, power: float = 2.0) -> Array:

@@ -9,11 +9,12 @@ it is [n].
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 import scipy.stats
+from numpy.typing import ArrayLike
 
 # Units for a verdict. Flips of ten signs have a p of 2/1024 at least, which may pass Holm's
 # correction for 25 claims; flips of six have 2/64, which passes for one.
@@ -44,7 +45,7 @@ class Estimate(NamedTuple):
         return f"{text} ({self})"
 
 
-def estimate(values: Sequence[Any]) -> Estimate:
+def estimate(values: ArrayLike) -> Estimate:
     """Estimates a mean with a 95 % interval of Student's t.
 
     Not the bootstrap's: at n = 10 its percentile and its BCa intervals hold the mean of normal
@@ -69,7 +70,7 @@ def estimate(values: Sequence[Any]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def compute_p_value(values: Sequence[Any], threshold: float) -> float:
+def compute_p_value(values: ArrayLike, threshold: float) -> float:
     """Tests, two-sided, whether a mean is at a threshold.
 
     Args:
@@ -127,7 +128,7 @@ def correct(p_values: Sequence[float]) -> list[float]:
     return levels.tolist()
 
 
-def jackknife(units: Sequence[Any], statistic: Callable[[np.ndarray], float]) -> np.ndarray:
+def jackknife(units: ArrayLike, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
     """Makes a mean over units of a statistic that is none, as a ratio of spreads.
 
     Args:
@@ -149,7 +150,7 @@ def jackknife(units: Sequence[Any], statistic: Callable[[np.ndarray], float]) ->
     return n * statistic(units) - (n - 1) * others
 
 
-def _shape(values: Sequence[Any]) -> np.ndarray:
+def _shape(values: ArrayLike) -> np.ndarray:
     return np.atleast_1d(np.squeeze(np.asarray(values, float)))
 
 

@@ -22,6 +22,7 @@ from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
+from randviz.objectives.objective import Term
 from randviz.search.intervals import estimate
 from randviz.search.selection import select_weights
 from randviz.tasks.inversion import NOISE_STD, Inversion
@@ -59,22 +60,15 @@ class RandomNetworks:
 
 
 @struct.dataclass
-class StackedNetworks:
+class StackedNetworks(RandomNetworks):
     """ranVGG: of several draws of each layer, the one that reconstructs a reference image best.
 
     Attributes:
       reference: [H, W, 3], the image that the layers are selected on.
-      scale: σ.
-      bias_scale: standard deviation of the biases.
-      network, last_layer: the architecture and its deepest layer wanted; static.
       num_candidates, num_steps: of the selection, as in `selection.select_weights`; static.
     """
 
     reference: Image
-    scale: float | Array
-    bias_scale: float | Array
-    network: Network = struct.field(pytree_node=False)
-    last_layer: str = struct.field(pytree_node=False)
     num_candidates: int = struct.field(pytree_node=False)
     num_steps: int = struct.field(pytree_node=False)
 
@@ -102,7 +96,6 @@ class GivenNetwork:
     params: Params
 
     def __call__(self, key: Key) -> Params:
-        del key
         return self.params
 
 
@@ -145,6 +138,7 @@ def reconstruct(
     found, trace = minimize(objective, start, num_steps=num_steps)
     # With the objective's rescaled weights, so that the squares of small features do not vanish.
     (term,) = objective.parts["content"].terms
+    assert isinstance(term, Term)
     matched = objective.extractor(found, term.layer)[term.layer]
     error = jnp.linalg.norm(matched - term.target)
     return Reconstruction(
@@ -251,7 +245,7 @@ def summarize(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       One dictionary for each group, in the order in which they first appear: "weights", "image",
       "layer", what `describe` says of the distances, and the medians of the other measures.
     """
-    groups: dict[tuple, dict] = {}
+    groups: dict[tuple[Any, ...], dict[Any, Any]] = {}
     names = ("weights", "image", "layer")
     for record in records:
         trial = record["trial"]

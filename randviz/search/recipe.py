@@ -9,6 +9,7 @@ and the check covers them and every field.
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from randviz.networks.catalog import NETWORKS
 from randviz.networks.gaussian import GENERATOR
 from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.weights import random_weights, weight_shapes
-from randviz.types import Key, Params, UserError
+from randviz.types import Key, Offset, Params, UserError
 
 FORMAT = "randviz-1"
 GAUSSIAN = 1  # version of `gaussian.sample_gaussians`
@@ -50,7 +51,7 @@ class Recipe:
     bias_scale: float
     pooling: str
     padding: str
-    input_offset: float | tuple[float, float, float] | None
+    input_offset: Offset | None
     check: str = ""
 
     def as_network(self) -> Network:
@@ -113,8 +114,11 @@ def format_recipe(recipe: Recipe) -> str:
 
 
 def _format_fields(recipe: Recipe) -> str:
-    names = {offset: name for name, offset in _OFFSETS.items()}
-    offset = names.get(recipe.input_offset) or repr(float(recipe.input_offset))
+    names: dict[Any, str] = {offset: name for name, offset in _OFFSETS.items()}
+    offset = names.get(recipe.input_offset)
+    if offset is None:
+        number: Any = recipe.input_offset  # the tuple and None have names
+        offset = repr(float(number))
     return (
         f"{FORMAT} {recipe.network} seed={recipe.seed} draws={','.join(map(str, recipe.draws))}"
         f" last_layer={recipe.last_layer} scale={recipe.scale!r} bias_scale={recipe.bias_scale!r}"
@@ -128,7 +132,7 @@ def _digest(recipe: Recipe, params: Params) -> str:
     for layer in weight_shapes(recipe.as_network(), recipe.last_layer):
         for name in ("kernel", "bias"):
             weights = np.asarray(jax.device_get(params[layer][name]), "<f4")
-            digest.update(np.ascontiguousarray(weights))
+            digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -60,7 +60,7 @@ class Selection(NamedTuple):
     choices: Mapping[str, LayerChoice]
 
 
-def plan_rounds(num_candidates: int, num_steps: int) -> tuple[tuple[int, int], ...]:
+def plan_rounds(num_candidates: int, num_steps: int) -> tuple[tuple[int, ...], ...]:
     """Plans a race by successive halving.
 
     Args:

@@ -4,6 +4,7 @@ The paper's section 2, "Inverting deep representations", and with other weights 
 inversion of Mahendran and Vedaldi (2015), with which the paper compares it in figure 1.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
-from randviz.objectives.regularizers import AlphaNorm, TotalVariation
+from randviz.objectives.regularizers import Regularizer, alpha_norm, total_variation
 from randviz.objectives.statistics.base import Statistic
 from randviz.objectives.statistics.features import Features
 from randviz.tasks.task import Descent, first_shape, run
-from randviz.types import Array, Image, Key, as_image
+from randviz.types import Array, Image, Key, Offset, as_image
 
 # Differs from the paper, which does not say what is subtracted. Un-centred input: the common
 # brightness pins the ReLU masks and the map becomes easy to invert. At pool4, subtracting the
@@ -55,9 +56,7 @@ class Inversion:
     alpha_power: int = struct.field(pytree_node=False, default=6)
     weighting: str = struct.field(pytree_node=False, default="omega")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
-    input_offset: float | tuple[float, float, float] = struct.field(
-        pytree_node=False, default=INPUT_OFFSET
-    )
+    input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
 
     def of(self, extractor: Extractor, image: Image, *, key: Key | None = None) -> Objective:
         """Makes the objective that this image minimizes.
@@ -97,11 +96,14 @@ def _make(task: Inversion, extractor: Extractor, image: Image, key: Key | None) 
     )
     if task.weighting == "energy":
         zero = jax.tree.map(jnp.zeros_like, term.target)
-        term = term.replace(weight=1 / term.statistic.compare(term.target, zero))
+        energy = term.statistic.compare(term.target, zero)
+        term = dataclasses.replace(term, weight=1 / energy)
     parts = {
         "content": Part(jnp.float32(1), (term,)),
-        "tv": Part(jnp.float32(task.tv_weight), (TotalVariation(task.tv_power),)),
-        "alpha_norm": Part(jnp.float32(task.alpha_weight), (AlphaNorm(task.alpha_power),)),
+        "tv": Part(jnp.float32(task.tv_weight), (Regularizer(total_variation, task.tv_power),)),
+        "alpha_norm": Part(
+            jnp.float32(task.alpha_weight), (Regularizer(alpha_norm, task.alpha_power),)
+        ),
     }
     return Objective(extractor, parts)
 
@@ -146,11 +148,4 @@ def invert(
     image = as_image(image)
     start = sample_noise_image(noise_key, first_shape(image.shape[:2], schedule), std=NOISE_STD)
     descent = Descent(Inversion(**options), extractor, (image,), draw_key, redraw)
-    return run(
-        descent,
-        start,
-        shape=image.shape[:2],
-        num_steps=num_steps,
-        solver=solver,
-        schedule=schedule,
-    )
+    return run(descent, start, image.shape[:2], num_steps, solver, schedule)

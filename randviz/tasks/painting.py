@@ -6,6 +6,7 @@ texture grows out of noise. What descends is the expectation over all such netwo
 fine. The same constants serve all pictures and sizes (BUILD_NOTES.md says how they were chosen).
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from jax.sharding import Mesh
 from randviz.descent.adam import Adam
 from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
 from randviz.descent.solver import Result
+from randviz.networks.conv import pad_sides
 from randviz.networks.extractor import IMAGE_LAYER
 from randviz.networks.filter_pyramid import RandomPyramid, smallest_side
-from randviz.networks.gaussian import as_key, split_key
+from randviz.networks.gaussian import as_key, same_draws, split_key
 from randviz.objectives.statistics.random_features import CosineMeans, ThresholdMeans
 from randviz.tasks.style import Style, as_blend_weights, as_list, as_mask, match_colors
 from randviz.tasks.task import Descent, run
@@ -72,8 +74,8 @@ class Plan(NamedTuple):
 
     descent: Descent
     start: Image
-    canvas: tuple[int, int]
-    shape: tuple[int, int]
+    canvas: tuple[int, ...]
+    shape: tuple[int, ...]
     schedule: Schedule
 
     def crop(self, image: Image) -> Image:
@@ -95,13 +97,7 @@ class Plan(NamedTuple):
         Returns:
           image: [H, W, 3], not clipped; trace: [T] each.
         """
-        result = run(
-            self.descent,
-            self.start,
-            shape=self.canvas,
-            num_steps=0,
-            schedule=self.schedule,
-        )
+        result = run(self.descent, self.start, self.canvas, 0, None, self.schedule)
         return result._replace(image=self.crop(result.image))
 
 
@@ -130,10 +126,10 @@ def plan_painting(
     amount = min(1.0, strength / STRENGTH)
     content = (1 - amount) * content + amount * _recolor(content, styles, shares)
     margin = _find_margin(content.shape)
-    canvas = jnp.pad(content, _on_all_sides(margin, 3), mode="reflect")
+    canvas = pad_sides(content, margin, "reflect")
     images = (canvas, styles)
     if masks is not None:
-        images += ([jnp.pad(mask, _on_all_sides(margin, 2), mode="edge") for mask in masks],)
+        images += ([pad_sides(mask, margin, "edge") for mask in masks],)
     if schedule is None:
         shapes = [image.shape for image in (content, *styles)]
         schedule = _plan(shapes, round(_MIN_SIZE / 2**strength), _RATIO, _STEPS, num_steps)
@@ -149,7 +145,9 @@ def plan_painting(
         weighting="none",
         content_decay=_CONTENT_DECAY,
     )
-    descent = Descent(style, FILTERS.replace(mesh=mesh), images, as_key(key), True, SOLVER)
+    descent = Descent(
+        style, dataclasses.replace(FILTERS, mesh=mesh), images, as_key(key), True, SOLVER
+    )
     shape = content.shape[:2]
     return Plan(descent, canvas, canvas.shape[:2], shape, _with_margins(schedule, shape, margin))
 
@@ -158,7 +156,7 @@ def plan_texture(
     key: Key,
     image: Image,
     *,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     tileable: bool = False,
     num_steps: int | None = None,
     schedule: Schedule | None = None,
@@ -174,11 +172,11 @@ def plan_texture(
         shapes = [shape, image.shape]
         schedule = _plan(shapes, _TEXTURE_MIN_SIZE, _TEXTURE_RATIO, _TEXTURE_STEPS, num_steps)
     schedule = _with_margins(schedule, shape, margin)
-    with jax.threefry_partitionable(True):
+    with same_draws():
         noise = jax.random.normal(noise_key, (*schedule.shapes(canvas)[0], 3), jnp.float32)
     start = jnp.mean(image, (0, 1)) + NOISE_STD * noise
     task = Texture(LAYERS, TEXTURE_STATISTIC, shape=canvas, weighting="none", wrap=_WRAP)
-    source = FILTERS.replace(mesh=mesh)
+    source = dataclasses.replace(FILTERS, mesh=mesh)
     descent = Descent(task, source, (image,), draw_key, True, SOLVER, periodic=True)
     return Plan(descent, start, canvas, shape, schedule)
 
@@ -190,11 +188,13 @@ def _recolor(content: Image, styles: Sequence[Image], shares: Sequence[Array]) -
     Otherwise it would hold on to colours that no painting has, and where it is brighter than all of
     them the two come to terms in specks. Where no painting counts it keeps its own.
     """
-    blended = sum(
-        share[..., None] * match_colors(content, style)
-        for share, style in zip(shares, styles, strict=True)
+    blended = jnp.asarray(
+        sum(
+            share[..., None] * match_colors(content, style)
+            for share, style in zip(shares, styles, strict=True)
+        )
     )
-    total = sum(shares)[..., None]
+    total = jnp.asarray(sum(shares))[..., None]
     counts = total > 0
     return jnp.where(counts, jnp.clip(blended / jnp.where(counts, total, 1.0), 0.0, 1.0), content)
 
@@ -203,11 +203,7 @@ def _find_margin(shape: Sequence[int]) -> int:
     return max(_LEAST_MARGIN, round(_MARGIN_SHARE * max(shape)))
 
 
-def _on_all_sides(margin: int, num_axes: int) -> tuple[tuple[int, int], ...]:
-    return ((margin, margin),) * 2 + ((0, 0),) * (num_axes - 2)
-
-
-def _with_margins(schedule: Schedule, shape: tuple[int, int], margin: int) -> Schedule:
+def _with_margins(schedule: Schedule, shape: tuple[int, ...], margin: int) -> Schedule:
     """The same of the canvas; sizes so small that they coincide are given a pixel more."""
     factor = (max(shape) + 2 * margin) / max(shape)
     sizes = itertools.accumulate(

@@ -1,5 +1,6 @@
 """Painting one image's content in another's style (section 2, "Style transfer")."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
@@ -15,12 +17,12 @@ from randviz.networks.gaussian import as_key, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
-from randviz.objectives.regularizers import TotalVariation
+from randviz.objectives.regularizers import Regularizer, total_variation
 from randviz.objectives.statistics.base import Statistic
 from randviz.objectives.statistics.features import Features
 from randviz.objectives.statistics.gram import Gram
 from randviz.tasks.task import Descent, first_shape, run
-from randviz.types import Array, Image, Key, UserError, as_image
+from randviz.types import Array, Image, Key, Offset, UserError, as_image
 
 # Differs from the paper: it does not say what is subtracted; un-centred input copies the layout.
 INPUT_OFFSET = IMAGENET_MEAN
@@ -64,9 +66,7 @@ class Style:
     style_layers: tuple[str, ...] = struct.field(pytree_node=False, default=STYLE_LAYERS)
     weighting: str = struct.field(pytree_node=False, default="gradient")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
-    input_offset: float | tuple[float, float, float] = struct.field(
-        pytree_node=False, default=INPUT_OFFSET
-    )
+    input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
     content_decay: float = struct.field(pytree_node=False, default=0.0)
 
     def __post_init__(self):
@@ -105,7 +105,8 @@ class Style:
         check_weighting(self.weighting)
         styles = as_list(style_images)
         weights = as_blend_weights(self.style_blend_weights, style_masks, len(styles))
-        task = self.replace(
+        task = dataclasses.replace(
+            self,
             content_layers=extractor.canonical_names(self.content_layers),
             style_layers=extractor.canonical_names(self.style_layers),
             style_blend_weights=jnp.asarray(weights, jnp.float32),
@@ -130,12 +131,16 @@ def _make(
     extractor = extractor.with_offset(task.input_offset)
     layers = extractor.canonical_names(tuple({*task.content_layers, *task.style_layers}))
     extractor = extractor.prepare(layers, shape, rescale=task.weighting != "none")
-    keys = [None] * 2 if key is None else split_key(key)
-    options = {"weighting": task.weighting, "gradient_reduction": task.gradient_reduction}
+    keys: Any = [None] * 2 if key is None else split_key(key)
+    options: dict[str, Any] = {
+        "weighting": task.weighting,
+        "gradient_reduction": task.gradient_reduction,
+    }
     content_terms = make_terms(
         extractor, [content], task.content_layers, task.content_statistic, key=keys[0], **options
     )
-    weights = task.style_blend_weights / jnp.sum(task.style_blend_weights)
+    weights = jnp.asarray(task.style_blend_weights)
+    weights = weights / jnp.sum(weights)
     compare = (task.style_layers, task.style_statistic)
     if masks is None:
         style_terms = make_terms(
@@ -150,7 +155,7 @@ def _make(
         # A region counts as much as its share of the image, so that regions add up to a whole.
         shares = jnp.stack([jnp.mean(mask) for mask in masks])
         style_terms = tuple(
-            term.replace(weight=term.weight * share)
+            dataclasses.replace(term, weight=term.weight * share)
             for terms, share in zip(each, shares / jnp.sum(shares), strict=True)
             for term in terms
         )
@@ -158,7 +163,7 @@ def _make(
     parts = {
         "content": Part(jnp.float32(task.content_weight) * decay, content_terms),
         "style": Part(jnp.float32(task.style_weight), style_terms),
-        "tv": Part(jnp.float32(task.tv_weight), (TotalVariation(),)),
+        "tv": Part(jnp.float32(task.tv_weight), (Regularizer(total_variation, 2.0),)),
     }
     return Objective(extractor, parts)
 
@@ -207,22 +212,14 @@ def transfer(
     noise_key, draw_key = split_key(as_key(key))
     start = content = as_image(content_image, "the content image")
     if init == "noise":
-        start = sample_noise_image(
-            noise_key, first_shape(content.shape[:2], schedule), std=NOISE_STD
-        )
-    styles = as_list(style_images)
-    images = (content, [as_image(style, "a style image") for style in styles])
+        first = first_shape(content.shape[:2], schedule)
+        start = sample_noise_image(noise_key, first, std=NOISE_STD)
+    images = (content, [as_image(style, "a style image") for style in as_list(style_images)])
     if style_masks is not None:
-        images += ([jnp.asarray(mask, jnp.float32) for mask in style_masks],)
+        # At full size, or a wrong shape would be told as it is scaled.
+        images += ([as_mask(mask, content.shape[:2]) for mask in style_masks],)
     descent = Descent(Style(**options), extractor, images, draw_key, redraw)
-    return run(
-        descent,
-        start,
-        shape=content.shape[:2],
-        num_steps=num_steps,
-        solver=solver,
-        schedule=schedule,
-    )
+    return run(descent, start, content.shape[:2], num_steps, solver, schedule)
 
 
 def as_blend_weights(
@@ -248,7 +245,7 @@ def as_blend_weights(
             f"there are {num_styles} style images and {len(weights)} blend weights; give at"
             " least one image and one weight for each."
         )
-    known = not any(isinstance(weight, jax.core.Tracer) for weight in weights)
+    known = not any(isinstance(weight, Tracer) for weight in weights)
     if known and not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
         raise UserError(
             f"the blend weights are {', '.join(f'{weight:g}' for weight in weights)}; give finite"
@@ -261,7 +258,7 @@ def as_blend_weights(
     return weights
 
 
-def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
+def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     """Takes an array of any type as a mask.
 
     Args:
@@ -278,7 +275,7 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
     mask = jnp.asarray(mask, jnp.float32)
     if mask.shape != tuple(shape):
         raise UserError(f"a mask has shape {mask.shape}; give the content image's, {shape}.")
-    if not isinstance(mask, jax.core.Tracer):
+    if not isinstance(mask, Tracer):
         lowest, highest = float(jnp.min(mask)), float(jnp.max(mask))
         if lowest < 0:
             raise UserError(f"a mask has negative values, down to {lowest:g}; give 0 or more.")
@@ -289,7 +286,8 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> Array:
 
 def as_list(images: Image | Sequence[Image]) -> list[Image]:
     """Takes one image, [H, W, 3], or several, as a list."""
-    return [images] if hasattr(images, "ndim") else list(images)
+    given: Any = images
+    return [given] if hasattr(given, "ndim") else list(given)
 
 
 def keep_colors(image: Image, photograph: Image) -> Image:

@@ -52,7 +52,7 @@ class Descent(NamedTuple):
         """
         images = jax.tree.map(lambda x: resize(x, scale_shape(x.shape[:2], factor)), self.images)
         key = jax.random.fold_in(self.key, scale)
-        if self.is_redrawn:
+        if self.redraw or not isinstance(self.source, Extractor):
             return Redrawn(key, self.source, self.task, images)
         return self.task.of(self.source, *images, key=key)
 
@@ -61,7 +61,7 @@ class Descent(NamedTuple):
         return self.solver or ("averaged_adam" if self.is_redrawn else "jaxopt")
 
 
-def first_shape(shape: tuple[int, int], schedule: Schedule | None) -> tuple[int, int]:
+def first_shape(shape: tuple[int, ...], schedule: Schedule | None) -> tuple[int, ...]:
     """The shape of a descent's first image, (H, W) of the result if there is no schedule."""
     return tuple(shape) if schedule is None else schedule.shapes(shape)[0]
 
@@ -69,11 +69,10 @@ def first_shape(shape: tuple[int, int], schedule: Schedule | None) -> tuple[int,
 def run(
     descent: Descent,
     start: Image,
-    *,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     num_steps: int,
-    solver: Solver | str | None = None,
-    schedule: Schedule | None = None,
+    solver: Solver | str | None,
+    schedule: Schedule | None,
 ) -> Result:
     """Runs a descent, at one size or from coarse to fine.
 
@@ -95,12 +94,7 @@ def run(
     if schedule is None:
         return minimize(descent.objective(), start, num_steps=num_steps, solver=solver)
     factors = [size / max(shape) for size in schedule.sizes]
-    shapes = schedule.shapes(shape)
-
-    def make_objective(shape: tuple[int, int]) -> Objective | Redrawn:
-        scale = shapes.index(shape)
-        return descent.objective(factors[scale], scale)
-
+    make_objective = lambda scale: descent.objective(factors[scale], scale)
     return minimize_coarse_to_fine(
         make_objective, start, shape, schedule, solver=solver, periodic=descent.periodic
     )

@@ -3,6 +3,7 @@
 The paper's section 2, "Texture synthesis", whose statistic is the Gram matrix.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,14 +13,14 @@ from flax import struct
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
-from randviz.networks.gaussian import as_key, sample_noise_image, split_key
+from randviz.networks.gaussian import as_key, same_draws, sample_noise_image, split_key
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.objectives.building import check_weighting, make_terms
 from randviz.objectives.objective import Objective, Part, Sampler
 from randviz.objectives.statistics.base import Statistic
 from randviz.objectives.statistics.gram import Gram
 from randviz.tasks.task import Descent, first_shape, run
-from randviz.types import Image, Key, as_image
+from randviz.types import Image, Key, Offset, as_image
 
 # Differs from the paper, which does not say what is subtracted. Centred input: bright input beside
 # the zero padding marks the border, and then the Gram matrices remember the source's layout. A
@@ -47,12 +48,10 @@ class Texture:
 
     layers: tuple[str, ...] = struct.field(pytree_node=False, default=LAYERS)
     statistic: Statistic = Gram()
-    shape: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+    shape: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)
     weighting: str = struct.field(pytree_node=False, default="gradient")
     gradient_reduction: str = struct.field(pytree_node=False, default="mean_abs")
-    input_offset: float | tuple[float, float, float] = struct.field(
-        pytree_node=False, default=INPUT_OFFSET
-    )
+    input_offset: Offset = struct.field(pytree_node=False, default=INPUT_OFFSET)
     wrap: int = struct.field(pytree_node=False, default=0)
 
     def __post_init__(self):
@@ -76,7 +75,7 @@ class Texture:
           He, Wang, Hopcroft (2016), eq. 5, 6 and 8.
         """
         check_weighting(self.weighting)
-        task = self.replace(layers=extractor.canonical_names(self.layers))
+        task = dataclasses.replace(self, layers=extractor.canonical_names(self.layers))
         return _make(task, extractor, as_image(image), key)
 
 
@@ -96,8 +95,7 @@ def _make(task: Texture, extractor: Extractor, image: Image, key: Key | None) ->
     )
     origin = None
     if task.wrap and key is not None:
-        # By default in JAX; the other setting would draw other numbers from the same key.
-        with jax.threefry_partitionable(True):
+        with same_draws():
             origin = jax.random.uniform(jax.random.fold_in(key, len(terms)), (2,), jnp.float32)
     return Objective(extractor, {"style": Part(jnp.float32(1), terms)}, task.wrap, origin)
 
@@ -107,7 +105,7 @@ def synthesize(
     extractor: Extractor | Sampler,
     image: Image,
     *,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     num_steps: int = 2000,
     solver: Solver | str | None = None,
     schedule: Schedule | None = None,
@@ -145,13 +143,6 @@ def synthesize(
     shape = image.shape[:2] if shape is None else (int(shape[0]), int(shape[1]))
     start = sample_noise_image(noise_key, first_shape(shape, schedule), std=NOISE_STD)
     # The shape in full size serves all sizes: only the speed depends on it.
-    task = Texture(**options).replace(shape=shape)
+    task = dataclasses.replace(Texture(**options), shape=shape)
     descent = Descent(task, extractor, (image,), draw_key, redraw)
-    return run(
-        descent,
-        start,
-        shape=shape,
-        num_steps=num_steps,
-        solver=solver,
-        schedule=schedule,
-    )
+    return run(descent, start, shape, num_steps, solver, schedule)

@@ -26,10 +26,10 @@ class Prediction(NamedTuple):
     Attributes:
       energy: mean square activation; before the first pooling exact at any number of channels.
       spread: standard deviation of the energy between networks, relative to its mean.
-      content_loss: `losses.content_loss` of the features and zero.
-      texture_loss: `losses.texture_loss` of the features and zero.
-      content_layer_weight: ω, as `losses.content_layer_weights` with pixels in [0, 1].
-      texture_layer_weight: μ, as `losses.texture_layer_weights` with pixels in [0, 1].
+      content_loss: `features.content_loss` of the features and zero.
+      texture_loss: `gram.texture_loss` of the features and zero.
+      content_layer_weight: ω, as `layer_weights` of `Features`.
+      texture_layer_weight: μ, as `layer_weights` of `Gram`.
     """
 
     energy: float
@@ -91,17 +91,18 @@ def predict_layers(
       processes", sections 2 and 3: the covariance of positions, and pooling.
     """
     layers = network.canonical_names(tuple(layers))
-    image = np.asarray(image, np.float64)
-    network.check_image(image.shape, layers[-1])
-    _check_covered(network, image, layers[-1])
+    values = np.asarray(image, np.float64)
+    network.check_image(values.shape, layers[-1])
+    _check_covered(network, values, layers[-1])
     here, brighter, darker = (
-        _follow_moments(network, image + change, layers[-1], scale) for change in (0, _STEP, -_STEP)
+        _follow_moments(network, values + change, layers[-1], scale)
+        for change in (0, _STEP, -_STEP)
     )
     predictions = {}
     for layer in layers:
         energy, growth, texture_loss = here[layer]
         # Each loss's gradient, averaged over pixel values. The content loss is half the energy.
-        run = 2 * _STEP * image.size
+        run = 2 * _STEP * values.size
         content_slope = (brighter[layer].energy - darker[layer].energy) / (2 * run)
         texture_slope = (brighter[layer].texture_loss - darker[layer].texture_loss) / run
         predictions[layer] = Prediction(
@@ -119,39 +120,29 @@ def predict_layers(
 
 def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None:
     path = network.up_to(last_layer)
-    if not path or not isinstance(path[0], Conv):
-        first = path[0].name if path else last_layer
-        raise UserError(f"the theory covers networks that begin with a convolution, not {first!r}.")
-    uncovered = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
-    if uncovered:
-        raise UserError(
-            f"the theory covers convolutions and pooling, not layer {uncovered!r}; name a layer"
-            " before it."
-        )
+    first = path[0].name if path else last_layer
+    other = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     grouped = next((layer.name for layer in path if getattr(layer, "groups", 1) > 1), None)
-    if grouped:
-        raise UserError(
-            f"the theory does not cover the groups of layer {grouped!r}; name a layer before it."
-        )
-    if network.pooling != "avg" and any(isinstance(layer, Pool) for layer in path):
-        raise UserError(f"the theory covers avg pooling, not {network.pooling!r}; take avg.")
-    if network.padding_mode != "zero":
-        raise UserError(f"the theory covers zero padding, not {network.padding_mode!r}; take zero.")
-    if network.activation != "relu":
-        raise UserError(f"the theory covers the ReLU, not {network.activation!r}; take relu.")
-    if np.any(network.input_offset or 0.0):
-        raise UserError(
-            f"the theory covers input offset 0, not {network.input_offset}, with which gradients"
-            " have both signs; take 0."
-        )
+    pooled = any(isinstance(layer, Pool) for layer in path)
     height, width = image.shape[:2]
-    if (height * width) ** 2 > _LARGEST_PAIRS:
-        raise UserError(
-            f"the image is {width}×{height} pixels, too large for the covariance of all pairs of"
-            " positions; take 64×64 or less."
-        )
-    if not np.any(image):
-        raise UserError("the image is black, to which no network answers; take another.")
+    refused = {
+        f"networks that begin with a convolution, not {first!r}": not isinstance(
+            next(iter(path), None), Conv
+        ),
+        f"convolutions and pooling, not layer {other!r}; name a layer before it": other,
+        f"no groups, which layer {grouped!r} has; name a layer before it": grouped,
+        f"avg pooling, not {network.pooling!r}; take avg": pooled and network.pooling != "avg",
+        f"zero padding, not {network.padding_mode!r}; take zero": network.padding_mode != "zero",
+        f"the ReLU, not {network.activation!r}; take relu": network.activation != "relu",
+        f"input offset 0, not {network.input_offset}, with which gradients have both signs; take"
+        " 0": np.any(network.input_offset or 0.0),
+        f"images of 64×64 pixels or less, and {width}×{height} are too large for the covariance of"
+        " all pairs of positions": (height * width) ** 2 > _LARGEST_PAIRS,
+        "no black image, to which no network answers; take another": not np.any(image),
+    }
+    for covered, is_refused in refused.items():
+        if is_refused:
+            raise UserError(f"the theory covers {covered}.")
 
 
 def _follow_moments(
@@ -160,7 +151,7 @@ def _follow_moments(
     pixels = 255 * image * np.asarray(network.input_scale, np.float64)
     covariance = np.einsum("abc,dec->abde", pixels, pixels)
     channels = 1  # the colours are summed over already
-    growth = 1.0
+    growth = below = own = 1.0
     moments = {}
     for layer in network.up_to(last_layer):
         if isinstance(layer, Conv):
@@ -178,7 +169,7 @@ def _follow_moments(
         else:
             # A channel's own share of the Gram matrix, `own`, stays what it was: exact where a
             # window's features are proportional to each other, and nearly so in pictures.
-            covariance = pool_covariance(covariance, size=layer.window_size, stride=layer.stride)
+            covariance = pool_covariance(covariance, size=layer.window[0], stride=layer.window[1])
         texture_loss = np.mean(np.square(covariance)) / 4 * (1 + (own - 1) / channels) * below
         moments[layer.name] = _Moments(
             mean_variance(covariance), float(growth), float(texture_loss)
@@ -213,7 +204,7 @@ def convolve_covariance(
         (taken(i, rows), taken(j, columns)) for i in range(kernel_size) for j in range(kernel_size)
     )
     # Both positions move together: different taps of a kernel are independent.
-    return sum(padded[(*tap, *tap)] for tap in taps)
+    return np.asarray(sum(padded[(*tap, *tap)] for tap in taps))
 
 
 def rectify_covariance(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

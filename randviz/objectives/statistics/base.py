@@ -1,7 +1,7 @@
 """Statistics: what of a layer's features is compared, and how two values are compared."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Statistic:
     keeps_positions = False
     # Whether `measure` is a mean over positions, so that parts of an image add up to the whole.
     is_additive = False
+    # The degree of homogeneity of `measure` in the features; None if it has none.
+    order: ClassVar[int | None] = None
 
     def __post_init__(self):
         object.__setattr__(self, "kind", type(self).__qualname__)
@@ -45,7 +47,7 @@ class Statistic:
     @property
     def degree(self) -> int | None:
         """The degree of homogeneity of the distance in the features; None if it has none."""
-        return None
+        return self.order and self.order * (2 if self.distance == "squared" else 1)
 
     @property
     def is_random(self) -> bool:
@@ -58,7 +60,6 @@ class Statistic:
         Args:
           num_channels: C of the layer.
         """
-        del num_channels
         return 0
 
     def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
@@ -76,7 +77,6 @@ class Statistic:
         Raises:
           UserError: if a key is needed and there is none.
         """
-        del key, num_channels, samples
         return self
 
     def measure(self, features: Array, mask: Array | None = None) -> Any:
@@ -104,21 +104,31 @@ class Statistic:
         count = sum(leaf.size for leaf in differences)
         # x sign(x), because the derivative of JAX's |x| at zero is 1, and at zero lies the target.
         size = jnp.square if self.distance == "squared" else lambda x: x * jnp.sign(x)
-        return sum(jnp.sum(size(leaf)) for leaf in differences) / count
+        return jnp.asarray(sum(jnp.sum(size(leaf)) for leaf in differences) / count)
 
-    def blend(self, values: Sequence[Any], weights: Array) -> Any:
-        """Blends values of several sources, linearly.
+    def blend(self, values: Sequence[Any], weights: Array | None) -> Any:
+        """Blends values of several sources, see `blend_linearly`."""
+        return blend_linearly(values, weights)
 
-        Args:
-          values: from `measure`, S of them.
-          weights: [S], summing to 1.
 
-        Returns:
-          One value.
-        """
-        if len(values) == 1:
-            return values[0]
-        return jax.tree.map(lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1), *values)
+def blend_linearly(values: Sequence[Any], weights: Array | None) -> Any:
+    """Averages pytrees of arrays.
+
+    Args:
+      values: S of them, of one structure and shape.
+      weights: [S], summing to 1; None for a single one.
+
+    Returns:
+      One such pytree.
+
+    Raises:
+      UserError: for several without weights.
+    """
+    if len(values) == 1:
+        return values[0]
+    if weights is None:
+        raise UserError(f"there are {len(values)} sources to blend; give a weight for each.")
+    return jax.tree.map(lambda *leaves: jnp.tensordot(weights, jnp.stack(leaves), 1), *values)
 
 
 def require_key(key: Key | None, statistic: Statistic) -> Key:
@@ -132,6 +142,19 @@ def require_key(key: Key | None, statistic: Statistic) -> Key:
             f"the statistic {type(statistic).__name__} is random and needs a key; give key=."
         )
     return key
+
+
+def require_sample(sample: Array | None, statistic: Statistic) -> Array:
+    """An array that `Statistic.sample` draws, or is given.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if sample is None:
+        raise UserError(
+            f"the statistic {type(statistic).__name__} has no random parts yet; call sample first."
+        )
+    return sample
 
 
 def mean_over_positions(values: Array, mask: Array | None) -> Array:

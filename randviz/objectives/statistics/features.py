@@ -14,11 +14,7 @@ class Features(Statistic):
     """The features themselves, so that the places of things count."""
 
     keeps_positions = True
-
-    @property
-    def degree(self) -> int:
-        """See `Statistic.degree`."""
-        return 2 if self.distance == "squared" else 1
+    order = 1
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [h, w, C], times the mask."""
@@ -38,7 +34,7 @@ class Features(Statistic):
             return content_loss(value, target)
         return super().compare(value, target)
 
-    def blend(self, values: Sequence[Array], weights: Array) -> Array:
+    def blend(self, values: Sequence[Array], weights: Array | None) -> Array:
         """See `Statistic.blend`; of sources of one size.
 
         Raises:

@@ -14,10 +14,7 @@ from randviz.types import Array
 class Gram(Statistic):
     """The Gram matrix over the number of positions."""
 
-    @property
-    def degree(self) -> int:
-        """See `Statistic.degree`."""
-        return 4 if self.distance == "squared" else 2
+    order = 2
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [C, C]."""

@@ -13,11 +13,7 @@ class Means(Statistic):
     """The mean of each channel."""
 
     is_additive = True
-
-    @property
-    def degree(self) -> int:
-        """See `Statistic.degree`."""
-        return 2 if self.distance == "squared" else 1
+    order = 1
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [C]."""

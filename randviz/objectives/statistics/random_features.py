@@ -9,6 +9,7 @@ References:
   Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
 """
 
+import dataclasses
 import functools
 import math
 from typing import Self
@@ -17,7 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from randviz.objectives.statistics.base import Statistic, mean_over_positions, require_key
+from randviz.objectives.statistics.base import (
+    Statistic,
+    mean_over_positions,
+    require_key,
+    require_sample,
+)
 from randviz.types import Array, Key
 
 # Added under a square root, whose slope at zero is infinite.
@@ -35,22 +41,28 @@ class CosineMeans(Statistic):
     """
 
     is_additive = True
-    is_random = True
 
     num_features: int = struct.field(pytree_node=False, default=4)
     lowest: float = struct.field(pytree_node=False, default=2.0)
     highest: float = struct.field(pytree_node=False, default=150.0)
     frequencies: Array | None = None
 
+    @property
+    def is_random(self) -> bool:
+        """See `Statistic.is_random`."""
+        return True
+
     def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
         """See `Statistic.sample`; frequencies are stratified: one in each F-th of their range."""
         shape = (num_channels, self.num_features)
         levels = _stratify(require_key(key, self), shape)
-        return self.replace(frequencies=_log_uniform(levels, self.lowest, self.highest))
+        return dataclasses.replace(
+            self, frequencies=_log_uniform(levels, self.lowest, self.highest)
+        )
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [2, C, F]."""
-        turns = self.frequencies / (2 * math.pi)
+        turns = require_sample(self.frequencies, self) / (2 * math.pi)
         # Of sums with weights, products of matrices, XLA on a CPU takes half as long as of means,
         # for each of which it computes both waves again.
         mask = jnp.ones(features.shape[:2], features.dtype) if mask is None else mask
@@ -63,10 +75,9 @@ class CosineMeans(Statistic):
 
     def compare(self, value: Array, target: Array) -> Array:
         """See `Statistic.compare`; each channel's distance is the root of Σ |difference|² / ω."""
-        energy = jnp.sum(jnp.square(value - target), 0) / self.frequencies
-        if self.distance == "squared":
-            return jnp.mean(jnp.sum(energy, -1))
-        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+        frequencies = require_sample(self.frequencies, self)
+        energy = jnp.sum(jnp.square(value - target), 0) / frequencies
+        return _average(energy, self.distance)
 
 
 @struct.dataclass
@@ -82,7 +93,6 @@ class ThresholdMeans(Statistic):
     """
 
     is_additive = True
-    is_random = True
 
     shape: str = struct.field(pytree_node=False, default="clipped")
     num_features: int = struct.field(pytree_node=False, default=4)
@@ -90,6 +100,11 @@ class ThresholdMeans(Statistic):
     widest: float = struct.field(pytree_node=False, default=1 / 2)
     thresholds: Array | None = None
     widths: Array | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """See `Statistic.is_random`."""
+        return True
 
     def count_samples(self, num_channels: int) -> int:
         """See `Statistic.count_samples`; one for each threshold."""
@@ -100,15 +115,16 @@ class ThresholdMeans(Statistic):
         shape = (num_channels, self.num_features)
         levels = _stratify(require_key(key, self), shape)
         widths = _log_uniform(levels, self.narrowest, self.widest)
-        thresholds = jnp.diagonal(samples.reshape(*shape, num_channels), axis1=0, axis2=2).T
-        return self.replace(thresholds=thresholds, widths=widths)
+        samples = require_sample(samples, self).reshape(*shape, num_channels)
+        thresholds = jnp.diagonal(samples, axis1=0, axis2=2).T
+        return dataclasses.replace(self, thresholds=thresholds, widths=widths)
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [C, F]."""
         apply = _SHAPES[self.shape]
         # Dividing each number would take a quarter of the time.
-        slopes = 1 / self.widths
-        shifts = self.thresholds * slopes
+        slopes = 1 / require_sample(self.widths, self)
+        shifts = require_sample(self.thresholds, self) * slopes
         means = [
             mean_over_positions(apply(features * slopes[:, i] - shifts[:, i]), mask)
             for i in range(self.num_features)
@@ -117,13 +133,17 @@ class ThresholdMeans(Statistic):
 
     def compare(self, value: Array, target: Array) -> Array:
         """See `Statistic.compare`; each channel's distance is the root of Σ h difference²."""
-        energy = jnp.square(value - target) * self.widths
-        if self.distance == "squared":
-            return jnp.mean(jnp.sum(energy, -1))
-        return jnp.mean(jnp.sqrt(jnp.sum(energy, -1) + _TINY))
+        widths = require_sample(self.widths, self)
+        return _average(jnp.square(value - target) * widths, self.distance)
 
 
 _SHAPES = {"clipped": lambda x: jnp.clip(x, -1, 1), "relu": jax.nn.relu}
+
+
+def _average(energy: Array, distance: str) -> Array:
+    """The mean over channels of the sum over features, [C, F], or of its root."""
+    sums = jnp.sum(energy, -1)
+    return jnp.mean(sums if distance == "squared" else jnp.sqrt(sums + _TINY))
 
 
 def _waves(turns: Array) -> tuple[Array, Array]:
@@ -148,7 +168,7 @@ _COSINE, _SINE = (
 )
 
 
-def _stratify(key: Key, shape: tuple[int, int]) -> Array:
+def _stratify(key: Key, shape: tuple[int, ...]) -> Array:
     """[C, F] numbers in [0, 1), in each row one in each F-th of it."""
     jitter = jax.random.uniform(key, shape, jnp.float32)
     return (jnp.arange(shape[1], dtype=jnp.float32) + jitter) / shape[1]

@@ -1,5 +1,6 @@
 """Sliced Wasserstein distance: distributions of features along random directions."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Self
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from randviz.objectives.statistics.base import Statistic, require_key
+from randviz.objectives.statistics.base import Statistic, require_key, require_sample
 from randviz.types import Array, Key
 
 
@@ -26,18 +27,14 @@ class SlicedWasserstein(Statistic):
       Heitz et al. (2021), "A sliced Wasserstein loss for neural texture synthesis".
     """
 
+    order = 1
+
     distance: str = struct.field(pytree_node=False, default="absolute")
     num_directions: int = struct.field(pytree_node=False, default=0)
     directions: Array | None = None
 
     @property
-    def degree(self) -> int:
-        """See `Statistic.degree`."""
-        return 2 if self.distance == "squared" else 1
-
-    @property
     def is_random(self) -> bool:
-        """See `Statistic.is_random`."""
         return bool(self.num_directions)
 
     def sample(self, key: Key | None, num_channels: int, samples: Array | None = None) -> Self:
@@ -46,7 +43,9 @@ class SlicedWasserstein(Statistic):
             return self
         shape = (num_channels, self.num_directions)
         directions = jax.random.normal(require_key(key, self), shape, jnp.float32)
-        return self.replace(directions=directions / jnp.linalg.norm(directions, axis=0))
+        return dataclasses.replace(
+            self, directions=directions / jnp.linalg.norm(directions, axis=0)
+        )
 
     def measure(self, features: Array, mask: Array | None = None) -> Array:
         """See `Statistic.measure`; [M, K], each column's quantiles in ascending order.
@@ -55,7 +54,7 @@ class SlicedWasserstein(Statistic):
         """
         columns = features.reshape(-1, features.shape[-1])
         if self.num_directions:
-            columns = columns @ self.directions
+            columns = columns @ require_sample(self.directions, self)
         if mask is None:
             return jnp.sort(columns, axis=0)
         return jax.vmap(_weighted_quantiles, (1, None), 1)(columns, mask.reshape(-1))
@@ -64,7 +63,7 @@ class SlicedWasserstein(Statistic):
         """See `Statistic.compare`; sizes may differ: the target is resampled to the value's."""
         return Statistic.compare(self, value, _resample(target, len(value)))
 
-    def blend(self, values: Sequence[Array], weights: Array) -> Array:
+    def blend(self, values: Sequence[Array], weights: Array | None) -> Array:
         """See `Statistic.blend`; quantiles are blended, those of the Wasserstein barycentre."""
         longest = max(len(value) for value in values)
         return Statistic.blend(self, [_resample(value, longest) for value in values], weights)

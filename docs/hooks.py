@@ -1,0 +1,54 @@
+"""Brings the results of experiments/ into the documentation, and keeps out what is elsewhere."""
+
+import pathlib
+import re
+
+from mkdocs.structure.files import File
+
+ROOT = pathlib.Path(__file__).parents[1]
+GALLERY = "experiments/gallery/painted/gallery.md"
+# What Material loads from elsewhere, so that search works in a page that was opened from a file.
+_SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+# A row of the gallery's table.
+_ROW = re.compile(r"^\| (\w+) \| !\[\w+\]\((\S+)\) \| `(.*)` \|$", re.M)
+_FIGURE = """
+<figure markdown="span" class="painted">
+![{name}]({picture}){{ loading=lazy }}
+</figure>
+
+```sh
+{command}
+```
+"""
+
+
+def on_files(files, config):
+    """Adds pages and pictures of experiments/, under their own paths, so that their links hold."""
+    for path in sorted((ROOT / "experiments").rglob("*")):
+        place = path.relative_to(ROOT)
+        if path.suffix in (".md", ".jpg", ".png") and "runs" not in place.parts:
+            files.append(File.generated(config, place.as_posix(), abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Shows the gallery's table as pictures, each above its command."""
+    if page.file.src_uri != GALLERY:
+        return markdown
+    head, _, table = markdown.partition("| name |")
+    figures = (
+        _FIGURE.format(name=name, picture=picture, command=command)
+        for name, picture, command in _ROW.findall(table)
+    )
+    return head + "".join(figures)
+
+
+def on_post_page(output, page, config):
+    """Takes our own script in place of one from elsewhere."""
+    base = "../" * page.url.count("/")
+    return output.replace(_SHIM, f'<script src="{base}worker.js"></script>')
+
+
+def on_post_template(output, template_name, config):
+    """Likewise in the page of errors."""
+    return output.replace(_SHIM, '<script src="worker.js"></script>')
