@@ -245,7 +245,9 @@ class _Round:
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         whole = lines[: len(self.records)]
         if whole != self.records:
-            self._fault("lost", f"of {len(self.records)} records {len(whole)} are left as they were")
+            self._fault(
+                "lost", f"of {len(self.records)} records {len(whole)} are left as they were"
+            )
         # The last line may have been cut off; it is measured again.
         self.records = [line for line in lines if line.endswith("}")]
         if not path.exists() and not (out / "run.json").exists():

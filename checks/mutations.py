@@ -13,9 +13,33 @@ import numpy as np
 from checks.good_files import encode_png
 
 _BYTES = (0, 1, 0x7F, 0x80, 0xFF, ord("/"), ord("\n"))
-_NUMBERS = (0, 1, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10**12, 2**63, 2**64 - 1)
+_NUMBERS = (
+    0,
+    1,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    10**12,
+    2**63,
+    2**64 - 1,
+)
 _WORDS = (
-    *("", " ", "../../guard/escaped", "/dev/zero", "nan", "inf", "-inf", "1e999", "-1", "0", "1e-45"),
+    *(
+        "",
+        " ",
+        "../../guard/escaped",
+        "/dev/zero",
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "-1",
+        "0",
+        "1e-45",
+    ),
     *("9" * 5000, "9" * 400, "a" * 10**5, "\0", "é", "\ud83d", "%s%n", "$(touch canary)", "²", "٣"),
     *("true", "null", "[]", "{}", "0x10", "1_000", "1e3", "2.5", ",,,", "=", "--"),
 )
@@ -155,7 +179,9 @@ def _mutate_png(data, rng, canary):
     kind, body = chunks[place]
     if what == 0:
         size = [rng.choice((1, 16, 16000, 10**5, 10**6, 2**31 - 1)) for _ in range(2)]
-        rest = bytes([rng.choice((1, 8, 16, 3)), rng.choice((0, 2, 3, 4, 6, 7)), 0, 0, rng.randrange(3)])
+        rest = bytes(
+            [rng.choice((1, 8, 16, 3)), rng.choice((0, 2, 3, 4, 6, 7)), 0, 0, rng.randrange(3)]
+        )
         chunks[0] = b"IHDR", struct.pack(">II", *size) + rest
     elif what == 1:
         chunks[place] = kind, mutate_bytes(body, rng)
@@ -165,7 +191,9 @@ def _mutate_png(data, rng, canary):
         del chunks[place]
     else:
         names = (b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fdAT", b"PLTE", b"tRNS", b"gAMA", b"eXIf")
-        chunks.insert(place, (rng.choice(names), rng.choice((_BOMB, b"a\0\0" + _BOMB, rng.randbytes(40)))))
+        chunks.insert(
+            place, (rng.choice(names), rng.choice((_BOMB, b"a\0\0" + _BOMB, rng.randbytes(40))))
+        )
     return encode_png(chunks)
 
 
@@ -179,7 +207,9 @@ def _mutate_tiff(data, rng, canary):
     tag, kind, number, value = struct.unpack_from(f"{order}HHII", data, at)
     changed = rng.randrange(4)
     if changed == 0:
-        tag = rng.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 320, 322, 330, 339, 34665))
+        tag = rng.choice(
+            (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 320, 322, 330, 339, 34665)
+        )
     elif changed == 1:
         kind = rng.randrange(20)
     elif changed == 2:
@@ -206,15 +236,23 @@ def _mutate_npz(data, rng, canary):
         objects = np.array([Payload(canary)], object)
         members[name] = _write_npy(objects, allow_pickle=True)
     elif what < 4:
-        shape = rng.choice(("(1000000000000,)", "(3, 3, 3, 4)", "(-1,)", "(2**70,)", "(" * 200, "()", "(1e9,)"))
-        kind = rng.choice(("<f4", "<f8", "|O", "<c16", "|S9999999999", "<M8[s]", "<U3", "V8", "nonsense"))
+        shape = rng.choice(
+            ("(1000000000000,)", "(3, 3, 3, 4)", "(-1,)", "(2**70,)", "(" * 200, "()", "(1e9,)")
+        )
+        kind = rng.choice(
+            ("<f4", "<f8", "|O", "<c16", "|S9999999999", "<M8[s]", "<U3", "V8", "nonsense")
+        )
         header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}".encode()
         header += b" " * rng.choice((0, 10**6)) + b"\n"
         members[name] = b"\x93NUMPY\2\0" + struct.pack("<I", len(header)) + header + bytes(48)
     elif what == 4:
-        members[rng.choice(("../../guard/escaped.npy", "/tmp/escaped.npy", "a\0b.npy", "x"))] = members.pop(name)
+        members[rng.choice(("../../guard/escaped.npy", "/tmp/escaped.npy", "a\0b.npy", "x"))] = (
+            members.pop(name)
+        )
     else:
-        members[name] = _write_npy(np.zeros((3, 3, 3, rng.choice((1, 10**7))), rng.choice(("<f4", "<c8", "?"))))
+        members[name] = _write_npy(
+            np.zeros((3, 3, 3, rng.choice((1, 10**7))), rng.choice(("<f4", "<c8", "?")))
+        )
     return _zip(members)
 
 
@@ -249,7 +287,9 @@ def _mutate_pth(data, rng, canary):
                 Payload(canary, eval),
                 weights.expand(10**6, 10**6),
                 weights.expand(4, 3, 3, 3),
-                torch.zeros(4, 3, 3, 3, dtype=rng.choice((torch.bool, torch.complex64, torch.bfloat16))),
+                torch.zeros(
+                    4, 3, 3, 3, dtype=rng.choice((torch.bool, torch.complex64, torch.bfloat16))
+                ),
                 torch.eye(3).to_sparse(),
                 torch.zeros(4, 3, 3, 3, device="meta"),
                 {"a": Payload(canary)},
@@ -296,7 +336,15 @@ def _mutate_h5(data, rng, canary):
         elif what == 3:
             opened.create_dataset(name, (4,), "f4", external=[("/etc/hostname", 0, 16)])
         elif what == 4:
-            kinds = ("S9", h5py.string_dtype(), "c8", "?", [("a", "f4")], "i8", h5py.vlen_dtype("f4"))
+            kinds = (
+                "S9",
+                h5py.string_dtype(),
+                "c8",
+                "?",
+                [("a", "f4")],
+                "i8",
+                h5py.vlen_dtype("f4"),
+            )
             opened.create_dataset(name, (3, 3, 3, 4), rng.choice(kinds))
         elif what == 5:
             opened[name] = h5py.Empty("f4")
@@ -323,7 +371,12 @@ def _mutate_mat(data, rng, canary):
     layers[:] = [rng.choice(strange) for _ in layers]
     contents = {"layers": rng.choice((layers, 3, "x", rng.choice(strange)))}
     contents["meta"] = rng.choice(
-        ({}, 3, {"normalization": 3}, {"normalization": {"averageImage": rng.choice((3, "x", np.zeros((2, 3))))}})
+        (
+            {},
+            3,
+            {"normalization": 3},
+            {"normalization": {"averageImage": rng.choice((3, "x", np.zeros((2, 3))))}},
+        )
     )
     file = io.BytesIO()
     scipy.io.savemat(file, contents)

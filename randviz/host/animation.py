@@ -1,6 +1,7 @@
 """An animation of a run, from frames that are kept as files until it is finished."""
 
 import pathlib
+import warnings
 
 from PIL import Image as Pillow
 
@@ -62,7 +63,7 @@ def write_animation(
 
     Args:
       path: of the animation, .webp or .gif.
-      folder: of the frames kept.
+      folder: of the frames kept; those that cannot be read are left out with a warning.
       last: [H, W, 3], nominally in [0, 1], the result; all frames are scaled to its size, and it is
         seen longer than they are.
       quality: of WebP, 1 to 100.
@@ -73,8 +74,13 @@ def write_animation(
     end = to_8_bits(last, str(path))
     frames = []
     for kept in sorted(folder.glob("*.png")):
-        with Pillow.open(kept) as frame:
-            frames.append(frame.resize(end.size, Pillow.Resampling.LANCZOS))
+        try:
+            with Pillow.open(kept) as frame:
+                frames.append(frame.convert("RGB").resize(end.size, Pillow.Resampling.LANCZOS))
+        except Exception as error:  # on a damaged file Pillow's decoders raise nearly anything
+            warnings.warn(
+                f"the frame {kept} is left out, as it is damaged ({error}).", stacklevel=2
+            )
     first, *rest = [*frames, end]
     with replace_atomically(path) as temporary:
         first.save(

@@ -28,6 +28,7 @@ from randviz.types import UserError
 
 TEMPORARY_PREFIX = ".randviz-"  # of files that take their names once they are whole
 _BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
+_LONGEST_SIDE = 65_535  # pixels of a picture that is read, as many as a JPEG can have
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that also hold 16 bits a channel
 # Pillow keeps the high bytes of 16-bit colours. Asked for the other order of bytes (that of a file,
@@ -281,6 +282,8 @@ def _open_file(name: str) -> Pillow.Image:
     """Decodes the first frame of a picture and turns it upright."""
     try:
         with Pillow.open(name) as picture:
+            if max(picture.size) > _LONGEST_SIDE:
+                raise Pillow.DecompressionBombError
             low_tiles = _list_low_tiles(picture)  # before loading, which forgets the tiles
             if picture.format == "TIFF":
                 _check_tiff(picture, name)
@@ -304,7 +307,10 @@ def _open_file(name: str) -> Pillow.Image:
         problem = "is not of a kind that can be read" if os.path.getsize(name) else "is empty"
         problem += "; give a picture such as a PNG or JPEG"
     except Pillow.DecompressionBombError:
-        problem = f"has more than {2 * Pillow.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
+        problem = (
+            f"has more than {2 * Pillow.MAX_IMAGE_PIXELS:,} pixels, or more than {_LONGEST_SIDE:,}"
+            " on a side; make it smaller first"
+        )
     except Exception as error:  # on a damaged file Pillow's decoders raise nearly anything
         problem = (
             f"cannot be read ({explain_failure(error)}); check the path and its permissions"

@@ -57,7 +57,7 @@ class Records:
         try:
             found = json.loads(self._run.read_text())
             found.keys()  # or it is no dictionary
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{self._run}, which says what {self._path.name} is of, is missing or damaged; put"
                 " it back, or choose another --out_dir."
@@ -73,7 +73,7 @@ class Records:
             try:
                 record = json.loads(line)
                 record["trial"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if number == len(lines):
                     break  # the process was killed while it wrote this one
                 raise UserError(

@@ -3,7 +3,10 @@
 No code in a file is run. Whose names they are, and what for, `checkpoints` knows.
 """
 
+import functools
+import math
 import re
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError  # what PyTorch raises when it refuses to unpickle
 from typing import NamedTuple
@@ -14,6 +17,10 @@ import scipy.io
 from safetensors import safe_open
 
 from randviz.types import UserError
+
+
+# A file may hold zeros, which compress to nothing, but not so many that they fill the memory.
+_MOST_EXPANSION, _ALWAYS_ALLOWED = 16, 2**26
 
 
 class Contents(NamedTuple):
@@ -57,18 +64,29 @@ def read_tensors(file: str) -> Contents:
         ) from error
 
 
-def _read_hdf5(file):
-    tensors = {}
+def _check_promise(file: str, num_bytes: int) -> None:
+    """Refuses a file whose headers promise far more than it has, before memory is taken."""
+    own = Path(file).stat().st_size
+    if num_bytes > max(_MOST_EXPANSION * own, _ALWAYS_ALLOWED):
+        raise UserError(
+            f"{file} has {own} bytes and says that it holds {num_bytes} bytes of tensors, so it is"
+            " damaged or made to fill the memory; fetch it again."
+        )
 
-    def read(_, item):
+
+def _read_hdf5(file):
+    datasets = {}
+
+    def collect(_, item):
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            tensors[item.name.strip("/")] = np.asarray(item[()])
+            datasets[item.name.strip("/")] = item
 
     with h5py.File(file, "r") as opened:
         # Whole models keep the optimiser's tensors beside these groups; the second is Keras 3's.
         groups = [opened[name] for name in ("model_weights", "layers") if name in opened]
-        (groups[0] if groups else opened).visititems(read)
-    return Contents(tensors)
+        (groups[0] if groups else opened).visititems(collect)
+        _check_promise(file, sum(found.size * found.dtype.itemsize for found in datasets.values()))
+        return Contents({name: np.asarray(found[()]) for name, found in datasets.items()})
 
 
 def _read_safetensors(file):
@@ -84,6 +102,9 @@ def _read_torch(file):
             f"{file} needs PyTorch, which is not installed; run pip install 'randviz[torch]', or"
             " convert the file to .safetensors."
         ) from None
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            _check_promise(file, sum(member.file_size for member in archive.infolist()))
     try:
         state = torch.load(file, weights_only=True, map_location="cpu")
     except UnpicklingError:
@@ -97,6 +118,8 @@ def _read_torch(file):
     tensors = {str(name): t.detach() for name, t in items if isinstance(t, torch.Tensor)}
     if not tensors:
         raise UserError(f"{file} holds no tensors by name; save the model's state_dict instead.")
+    # Views may repeat what is stored.
+    _check_promise(file, sum(t.numel() * t.element_size() for t in tensors.values()))
     # NumPy has no bfloat16.
     widen = lambda tensor: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
     return Contents({name: widen(tensor).numpy() for name, tensor in tensors.items()})
@@ -105,6 +128,9 @@ def _read_torch(file):
 def _read_npz(file):
     tensors = {}
     with np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+        _check_promise(
+            file, sum(map(functools.partial(_count_bytes, archive), archive.zip.infolist()))
+        )
         for name in archive.files:
             try:
                 tensors[name] = np.asarray(archive[name])
@@ -116,6 +142,19 @@ def _read_npz(file):
                     " arrays of numbers only."
                 ) from None
     return Contents(tensors)
+
+
+def _count_bytes(archive: np.lib.npyio.NpzFile, member: zipfile.ZipInfo) -> int:
+    """The bytes of an array in an archive by what its headers say, the larger if they differ."""
+    if not member.filename.endswith(".npy"):
+        return member.file_size
+    with archive.zip.open(member) as opened:
+        version = np.lib.format.read_magic(opened)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(opened)
+    return max(member.file_size, math.prod(shape) * dtype.itemsize)
 
 
 def _read_mat(file):
