@@ -11,7 +11,6 @@ Example:
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -34,7 +33,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from checks.good_files import KINDS as FILES
 from checks.good_files import NETWORK, make_files
 from checks.kills import ROOT, Fault
 from checks.mutations import mutate, mutate_bytes, mutate_json

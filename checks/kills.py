@@ -92,7 +92,11 @@ def run_kills(
     report = Report([], [], [])
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         undisturbed = dict(
-            zip(names, pool.map(lambda name: _run_undisturbed(folder, name, report), names))
+            zip(
+                names,
+                pool.map(lambda name: _run_undisturbed(folder, name, report), names),
+                strict=True,
+            )
         )
         names = [name for name in names if undisturbed[name]]
 
@@ -144,7 +148,7 @@ def read_results(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _drop_varying(values):
-    return {name: value for name, value in values.items() if name not in _VARYING + ("check",)}
+    return {name: value for name, value in values.items() if name not in (*_VARYING, "check")}
 
 
 def _start(name: str, folder: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:

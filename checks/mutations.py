@@ -251,7 +251,7 @@ def _mutate_npz(data, rng, canary):
         )
     else:
         members[name] = _write_npy(
-            np.zeros((3, 3, 3, rng.choice((1, 10**7))), rng.choice(("<f4", "<c8", "?")))
+            np.zeros((3, 3, 3, rng.choice((1, 10**6))), rng.choice(("<f4", "<c8", "?")))
         )
     return _zip(members)
 

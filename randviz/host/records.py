@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -71,8 +72,7 @@ class Records:
         lines = self._path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
-                record["trial"]
+                record = _parse(line, must_be_checked=bool(found.get("checked")))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if number == len(lines):
                     break  # the process was killed while it wrote this one
@@ -82,7 +82,7 @@ class Records:
                 ) from error
             self.records.append(record)
         if len(self.records) < len(lines):
-            write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.records))
+            write_text(self._path, "".join(map(_format, self.records)))
 
     def _name(self, different: list[str], found: dict[str, Any]) -> str:
         """The settings that differ, by name where both sides have names."""
@@ -108,13 +108,33 @@ class Records:
         """
         # With the first record and not before, so that a mistake in the settings costs nothing.
         if not self.records:
-            write_record(self._run, {**self.metadata, **describe_machine()})
+            run = {**self.metadata, **describe_machine(), "checked": True}
+            write_record(self._run, run)
         try:
             with self._path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(_format(record))
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written ({explain_failure(error)}); mend that, and the"
                 " same command goes on after the last record."
             ) from error
         self.records.append(record)
+
+
+def _format(record: Record) -> str:
+    """A record's line, with a checksum of what else it says."""
+    return json.dumps({**record, "check": _add_up(record)}) + "\n"
+
+
+def _parse(line: str, *, must_be_checked: bool) -> Record:
+    """The record of a line; ValueError, KeyError, TypeError or RecursionError if it is damaged."""
+    record = json.loads(line)
+    record["trial"]
+    # Earlier versions wrote no checksum.
+    if ("check" in record or must_be_checked) and record.pop("check") != _add_up(record):
+        raise ValueError("its checksum is another")
+    return record
+
+
+def _add_up(record: Record) -> int:
+    return zlib.crc32(json.dumps(record).encode())

@@ -407,8 +407,16 @@ def _keep_states(folder: pathlib.Path) -> Iterator[ocp.CheckpointManager]:
     sys.unraisablehook = lambda found: (
         None if str(found.exc_value) == "Event loop is closed" else report(found)
     )
+    open_states = lambda: ocp.CheckpointManager(folder.absolute(), options=options)
     try:
-        with ocp.CheckpointManager(folder.absolute(), options=options) as states:
+        try:
+            manager = open_states()
+        except (ValueError, RecursionError):
+            # What orbax notes beside each state may be damaged, and is not needed to read it.
+            for notes in folder.glob("*/_CHECKPOINT_METADATA"):
+                notes.unlink()
+            manager = open_states()
+        with manager as states:
             yield states
     finally:
         sys.unraisablehook = report

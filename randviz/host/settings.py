@@ -26,6 +26,8 @@ from randviz.types import UserError
 
 Settings = TypeVar("Settings")
 
+_MOST_SAID = 300  # characters of a value that are repeated in a message
+
 # Flags that were called otherwise in earlier versions and are still read: {old: new}.
 _OLD_FLAGS = {
     "reading": "gradient_reduction",
@@ -132,9 +134,11 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
         rest = values(["randviz", *argv])[1:]
     except (flags.Error, OSError, UnicodeError) as error:
         said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
-        raise UserError(f"{said}; --help lists the flags.") from error
+        raise UserError(f"{said[:_MOST_SAID]}; --help lists the flags.") from error
     if rest:
-        raise UserError(f"{rest[0]!r} is not a flag; write --name=value, and see --help.")
+        raise UserError(
+            f"{rest[0][:_MOST_SAID]!r} is not a flag; write --name=value, and see --help."
+        )
     found = {}
     for field in dataclasses.fields(settings_class):
         value = values[field.name].value

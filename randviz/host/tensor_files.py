@@ -18,7 +18,6 @@ from safetensors import safe_open
 
 from randviz.types import UserError
 
-
 # A file may hold zeros, which compress to nothing, but not so many that they fill the memory.
 _MOST_EXPANSION, _ALWAYS_ALLOWED = 16, 2**26
 

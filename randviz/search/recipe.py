@@ -154,8 +154,8 @@ def parse_recipe(text: str) -> Recipe:
         raise UserError(f"{text[:30]!r} is not a recipe; one begins with {FORMAT}.")
     if parts[0] != FORMAT:
         raise UserError(
-            f"the recipe's format is {parts[0]} and this program reads {FORMAT}; a newer version of"
-            " it may read both."
+            f"the recipe's format is {parts[0][:30]!r} and this program reads {FORMAT}; a newer"
+            " version of it may read both."
         )
     if len(text) > _LONGEST or len(parts) < 2:
         raise UserError(f"the recipe has {len(text)} characters and is cut short or too long.")
