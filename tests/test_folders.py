@@ -1,7 +1,6 @@
 """Output folders: one process at a time, leftovers, and records that are damaged."""
 
 import fcntl
-import json
 import os
 import pathlib
 
@@ -127,5 +126,5 @@ def test_a_full_disk_is_said_and_records_stay(tmp_path, monkeypatch):
         patch.setattr(pathlib.Path, "open", fail)
         with pytest.raises(UserError, match="No space left.*same command goes on"):
             records.append({"trial": {"number": 3}})
-    found = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    found = Records(tmp_path, {"seed": 1}).records
     assert found == records.records and len(found) == 3
