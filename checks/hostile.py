@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -372,7 +373,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
         )
         self._answers = queue.Queue()
-        read = lambda lines, answers: [answers.put(line) for line in (*lines, "")]
+        read = lambda lines, answers: [answers.put(line) for line in itertools.chain(lines, [""])]
         arguments = (self._process.stdout, self._answers)
         threading.Thread(target=read, args=arguments, daemon=True).start()
         self._answers.get(timeout=10 * _LONGEST)  # it has begun

@@ -91,3 +91,9 @@ def test_damaged_frames_are_left_out(tmp_path):
     with pytest.warns(UserWarning, match="00000001.png is left out"):
         write_animation(tmp_path / "run.gif", tmp_path / "frames", image)
     assert (tmp_path / "run.gif").exists()
+
+
+def test_workers_answer():
+    """As `make soak` tries inputs: in processes of their own, until there are enough."""
+    report = hostile.run_inputs(seed=0, seconds=0, least=20, kinds=("png", "recipe"))
+    assert report.outcomes.total() >= 20 and report.faults == []

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from randviz.host.folders import lock_folder
 from randviz.host.images import load_image
 from randviz.host.settings import parse_flags
 from randviz.networks.catalog import NETWORKS
+from randviz.networks.weights import random_weights, weight_shapes
 from randviz.search.recipe import format_recipe
 from randviz.types import UserError
 
@@ -165,8 +167,11 @@ def test_the_home_folder_is_found_and_inputs_are_not_overwritten(tmp_path, monke
     words = ["invert", "--image=~/me.png", "--layer=conv1_2", *SMALL]
     assert main([*words, "--out_dir=~/out"]) == 0
     assert (tmp_path / "out" / "out.png").exists()
-    assert main([*words, "--out_dir=~/out", "--output_image=~/./me.png"]) == 2
-    assert "me.png is a picture that is read here" in capsys.readouterr().err
+    (tmp_path / "link.png").symlink_to(photograph)
+    os.link(photograph, tmp_path / "hard.png")
+    for name in ("./me.png", "link.png", "hard.png"):
+        assert main([*words, "--out_dir=~/out", f"--output_image=~/{name}"]) == 2
+        assert f"{name[-6:]} is a picture that is read here" in capsys.readouterr().err
     assert photograph.read_bytes() == before
 
 
@@ -343,6 +348,34 @@ def test_numbers_beyond_float32_end_a_command_with_its_last_good_picture(tmp_pat
     error = capsys.readouterr().err.splitlines()[-1]
     assert "the gradient of the tv term is not finite" in error and "last_good.png" in error
     assert load_image(tmp_path / "last_good.png").shape[1] == 16
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1e-38, "conv2_1' answers to the picture with zeros only"),
+        (1e-30, "conv2_1' answers to the picture with zeros only"),
+        (1e30, "the activations of .*weights.npz are beyond float32"),
+        (np.nan, "weights.npz"),
+    ],
+)
+def test_weights_beyond_float32_are_said(tmp_path, capsys, factor, said):
+    network = NETWORKS["vgg11"]
+    drawn = random_weights(jax.random.key(0), network, last_layer="conv2_1")
+    arrays = {}
+    for layer, shapes in weight_shapes(network, "conv5_2").items():
+        kernel = np.zeros(shapes["kernel"], np.float32)  # the file must be whole
+        if layer in drawn:
+            kernel = np.asarray(drawn[layer]["kernel"]) * np.float32(factor)
+        arrays[f"{layer}.weight"] = kernel.transpose(3, 2, 0, 1)
+        arrays[f"{layer}.bias"] = np.zeros(shapes["bias"], np.float32)
+    np.savez(tmp_path / "weights.npz", **arrays)
+    words = ["invert", "--image=chelsea", "--network=vgg11", "--layer=conv2_1", *SMALL]
+    words += ["--input_convention=caffe", f"--trained_weights={tmp_path}/weights.npz"]
+    words += [f"--out_dir={tmp_path / 'out'}"]
+    assert main(words) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_picture_that_cannot_be_saved_costs_no_step(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,54 @@ def test_a_full_disk_is_said_and_the_last_state_stays(problem, tmp_path, monkeyp
             descend(problem, tmp_path, **stop_at(9))
         # Where only the end is left to be saved, the result is worth more than its state.
         assert descend(problem, tmp_path).sessions == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, 1 MB large."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "randviz", folder]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only a user who may mount file systems can make one")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_is_full_in_mid_run_keeps_the_last_state(problem, small_disk):
+    with pytest.raises(runs.Stopped):
+        descend(problem, small_disk, **stop_at(5))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    with pytest.raises(UserError, match=r"after step 9 cannot.*No space left.*on after step 5"):
+        descend(problem, small_disk, **stop_at(9))
+    ballast.unlink()
+    run = descend(problem, small_disk)
+    assert run.sessions == 2
+    np.testing.assert_array_equal(run.image, descend(problem, small_disk, metadata=2).image)
+
+
+def test_a_disk_that_turns_read_only_in_mid_run_keeps_the_last_state(problem, small_disk):
+    remount = lambda kind: subprocess.run(
+        ["mount", "-o", f"remount,{kind}", small_disk], check=True
+    )
+    stop = stop_at(9)
+
+    def turn_and_stop(step, image):
+        if step == 9:
+            remount("ro")
+            stop["show"](step, image)
+
+    with pytest.raises(runs.Stopped):
+        descend(problem, small_disk, **stop_at(5))
+    with pytest.raises(UserError, match=r"9 cannot.*Read-only file system.*on after step 5"):
+        descend(problem, small_disk, show=turn_and_stop, save_every=9)
+    with pytest.raises(UserError, match=r"Read-only file system.*choose another --out_dir"):
+        runs.prepare_folder(small_disk)
+    remount("rw")
+    run = descend(problem, small_disk)
+    assert run.sessions == 2
+    np.testing.assert_array_equal(run.image, descend(problem, small_disk, metadata=2).image)
 
 
 def test_a_folder_that_vanishes_costs_the_state_but_not_the_run(problem, tmp_path):

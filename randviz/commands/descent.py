@@ -250,7 +250,7 @@ def state_layer_weights(
       that is not homogeneous has no other scale, and is stated as it is.
 
     Raises:
-      UserError: if a layer's weight is not finite, because the picture does not reach the layer, or
+      UserError: if a layer's weight is not finite, because its features are zero everywhere, or
         not positive, because the features are beyond float32.
     """
     exponents = {}
@@ -273,8 +273,9 @@ def state_layer_weights(
                 )
             if math.isinf(value):
                 raise UserError(
-                    f"layer {layer!r} does not answer to the picture at all (is it black?); take"
-                    " another picture, layer or --input_offset."
+                    f"layer {layer!r} answers to the picture with zeros only, as where the picture"
+                    " is black or the weights are too small for float32; take another picture,"
+                    " layer, --input_offset or other weights."
                 )
             exponent = (degrees[part, layer] or 0) * exponents.get(layer, 0)
             found.setdefault(part, {})[layer] = math.ldexp(value, exponent)

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import pathlib
+import platform
 import re
 import secrets
 import shutil
@@ -78,7 +79,10 @@ def fingerprint(metadata: Any) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The versions and the device that a result depends on."""
+    """The versions, the devices and the settings that the last bits of a result depend on.
+
+    What is drawn from a seed depends on none of them; the order of XLA's sums may on each.
+    """
     packages = ("randviz", "jax", "jaxlib", "flax", "jaxopt", "optax", "numpy")
     device = jax.devices()[0]
     return {
@@ -86,6 +90,10 @@ def describe_machine() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": device.platform,
         "device": device.device_kind,
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "num_devices": jax.device_count(),
+        "x64": jax.config.jax_enable_x64,
         "matmul_precision": jax.config.jax_default_matmul_precision,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
