@@ -59,7 +59,7 @@ def test_settings_of_draws_chunks_and_caches_change_no_bit(tmp_path, pictures):
     assert load_image(tmp_path / "out.png").std() > 0.1
 
 
-@pytest.mark.parametrize("number", range(len(COMMANDS)))
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_devices_and_double_precision_change_the_last_bits_only(tmp_path, pictures, number):
     (tmp_path / "plain.png").write_bytes(pictures[number])
     paint(tmp_path, COMMANDS[number], *combine(ROUNDED))
