@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo gallery check test test-slow soak docs clean
+.PHONY: demo gallery check test test-slow test-versions soak docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo
@@ -20,6 +20,10 @@ test: check
 
 test-slow: .venv/installed
 	XLA_FLAGS=--xla_backend_optimization_level=3 $(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+# Under python3.11, python3.12 and python3.13, as far as they are there.
+test-versions:
+	$(PYTHON) -m checks.versions
 
 MINUTES ?= 30
 soak: .venv/installed

@@ -1,13 +1,16 @@
 """What the tests share: one small network, so that its programs are compiled once."""
 
+import importlib.metadata
 import os
 
 # Compiling is what most tests wait for. Without LLVM's optimisations, and with the older of XLA's
 # two ways to write loops, it takes about half the time (BUILD_NOTES.md). The programs are the same
 # up to rounding; slow tests run what users run. XLA refuses to start with a flag that it does not
-# know: these are jaxlib 0.10.2's.
+# know, and later jaxlibs have the newer way only.
 if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    quick = "--xla_backend_optimization_level=0"
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        quick += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
 import jax

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from checks import hostile, kills
+from checks import hostile, kills, versions
 from randviz.host.animation import keep_frame, write_animation
 from randviz.host.checkpoints import load_checkpoint
 from randviz.host.records import Records
@@ -97,3 +97,9 @@ def test_workers_answer():
     """As `make soak` tries inputs: in processes of their own, until there are enough."""
     report = hostile.run_inputs(seed=0, seconds=0, least=20, kinds=("png", "recipe"))
     assert report.outcomes.total() >= 20 and report.faults == []
+
+
+def test_lowest_versions_are_those_of_the_requirements():
+    assert versions.list_floors(["jax>=0.8,<1", "a-b[c]>=1.2.3"]) == ["jax==0.8", "a-b==1.2.3"]
+    with pytest.raises(ValueError, match="'numpy' has no lower bound"):
+        versions.list_floors(["numpy"])
