@@ -103,3 +103,11 @@ def test_lowest_versions_are_those_of_the_requirements():
     assert versions.list_floors(["jax>=0.8,<1", "a-b[c]>=1.2.3"]) == ["jax==0.8", "a-b==1.2.3"]
     with pytest.raises(ValueError, match="'numpy' has no lower bound"):
         versions.list_floors(["numpy"])
+
+
+@pytest.mark.parametrize(("kind", "number"), [("mat", 489), ("flags", 1081)])
+def test_what_the_soak_found_is_refused(kind, number, tmp_path, monkeypatch):
+    """Of seed 0: SciPy's reader dies of the one, absl recurses too deep over the other."""
+    monkeypatch.chdir(tmp_path)
+    outcome = hostile.try_input(kind, 0, number, hostile.Box(tmp_path / "box"))
+    assert outcome == ("refused", "")

@@ -135,6 +135,8 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
     except (flags.Error, OSError, UnicodeError) as error:
         said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
         raise UserError(f"{said[:_MOST_SAID]}; --help lists the flags.") from error
+    except RecursionError as error:  # absl looks for a similar name letter by letter
+        raise UserError("a flag's name has a thousand letters; --help lists the flags.") from error
     if rest:
         raise UserError(
             f"{rest[0][:_MOST_SAID]!r} is not a flag; write --name=value, and see --help."

@@ -6,6 +6,8 @@ No code in a file is run. Whose names they are, and what for, `checkpoints` know
 import functools
 import math
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError  # what PyTorch raises when it refuses to unpickle
@@ -20,6 +22,7 @@ from randviz.types import UserError
 
 # A file may hold zeros, which compress to nothing, but not so many that they fill the memory.
 _MOST_EXPANSION, _ALWAYS_ALLOWED = 16, 2**26
+_TRY_MAT = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1], simplify_cells=True)"
 
 
 class Contents(NamedTuple):
@@ -157,6 +160,10 @@ def _count_bytes(archive: np.lib.npyio.NpzFile, member: zipfile.ZipInfo) -> int:
 
 
 def _read_mat(file):
+    # SciPy's reader, which is compiled, dies of some damaged files. Another process tries first.
+    words = [sys.executable, "-P", "-c", _TRY_MAT, file]
+    if subprocess.run(words, capture_output=True).returncode < 0:
+        raise UserError(f"{file} is damaged; fetch it again.")
     try:
         contents = scipy.io.loadmat(file, simplify_cells=True)
     except NotImplementedError:
