@@ -221,7 +221,7 @@ function showPicture(run) {
 function fit(image) {
   // Small pictures are enlarged, so that something is seen of them, and none is cut off.
   const room = $("easel").clientWidth - 2 * parseFloat(getComputedStyle($("easel")).paddingLeft);
-  const high = Math.max(260, window.innerHeight * 0.68);
+  const high = Math.max(260, window.innerHeight * 0.58);
   const scale = Math.min(room / image.naturalWidth, high / image.naturalHeight);
   $("picture").style.width = `${Math.floor(image.naturalWidth * Math.min(scale, 4))}px`;
 }
@@ -289,7 +289,7 @@ function showRun(run) {
   $("go-on").hidden = !run.can_go_on;
   const kind = run.pictures.result ? "result" : run.pictures.preview ? "preview" : "";
   $("download").hidden = !kind;
-  $("download").textContent = kind === "preview" ? "Download as it is" : "Download";
+  $("download").textContent = kind === "preview" ? "Download so far" : "Download";
   if (kind) $("download").href = `/runs/${encodeURIComponent(run.name)}/${kind}?download=1`;
   // What had the focus may be gone: its successor takes it.
   if (had && had.hidden) (run.can_go_on ? $("go-on") : running ? $("stop") : $("download")).focus();
@@ -354,6 +354,7 @@ async function begin() {
     $("size").value = choices.size;
     const kept = JSON.parse(sessionStorage.getItem("studio-form") || "null");
     if (kept) ["strength", "size", "method", "steps"].forEach((id, i) => ($(id).value = kept[i]));
+    document.querySelector(".more").open = Boolean($("steps").value);
     prepareSource("content");
     prepareSource("style");
     showDial();
