@@ -353,3 +353,12 @@ def test_a_run_is_watched_stopped_and_gone_on_with_from_the_command_line(tmp_pat
     assert server.process.returncode == 0
     record = json.loads((run / "run.json").read_text())
     assert record["sessions"] == 2 and (run / "out.png").exists()
+
+
+def test_a_watched_command_ends_as_its_run_does(tmp_path, capfd):
+    """Refused by the run: said once by it, and the exit code is a mistake's."""
+    bad = ["--scale_sizes=9", "--watch"]
+    server = Server(tmp_path / "me", *RUN, *bad)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 2
+    assert "--scale_sizes ends at 9" in capfd.readouterr().err

@@ -77,27 +77,25 @@ def _watch(name: str, settings) -> None:
     serve = _import_serve()
     folder = prepare_folder(settings.out_dir)
     content = {"style": "content_image", "invert": "image"}.get(name)
-    pictures = {"content": getattr(settings, content)} if content else {}
+    # A square of it could not be laid over the result.
+    pictures = {"content": getattr(settings, content)} if content and not settings.square else {}
     if name == "style" and settings.style_image:
         pictures["style"] = settings.style_image[0]
-    process = None
 
     def start(workshop, address: str) -> None:
-        nonlocal process
         watched = workshop.find_itself()
         watched.keep_pictures({role: p for role, p in pictures.items() if p}, settings.image_size)
         watched.write_start([name, *list_flags(settings)])
         workshop.start(watched, log=False)
-        process = workshop.processes[watched.name]
         print(f"{name}: watch it at {address}", flush=True)
 
     with signals.defer() as wish:
-        workshop = serve(folder, wish, watched=folder.absolute().name, ready=start)
+        workshop = serve(folder, wish, watched=folder.resolve().name, ready=start)
         workshop.close()
-    if wish.number:
+    if wish.number or workshop.last.returncode < 0:
         raise Stopped("stopped; the same command goes on after what it has saved.")
-    if process.returncode == 2:
-        raise UserError("the run ended with a mistake, named above; mend it.")
+    if workshop.last.returncode:
+        raise UserError("the run ended early, as said above; mend that, and start it again.")
 
 
 def _import_serve() -> Callable:

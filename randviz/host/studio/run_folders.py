@@ -45,7 +45,7 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self.name = path.absolute().name
+        self.name = path.resolve().name
 
     def keep_pictures(self, pictures: Mapping[str, str], size: int) -> dict[str, pathlib.Path]:
         """Keeps what the run is given in its folder, which is made.
@@ -295,6 +295,7 @@ class Workshop:
         """
         self.path = path
         self.processes: dict[str, subprocess.Popen] = {}
+        self.last: subprocess.Popen | None = None  # of those that were started here
         self._described: dict[str, tuple[Any, dict[str, Any] | None]] = {}
 
     def find(self, name: str) -> RunFolder:
@@ -366,7 +367,7 @@ class Workshop:
           UserError: if another one that was started here is at work, or as `RunFolder.start`.
         """
         self._check_free()
-        self.processes[folder.name] = folder.start(log=log)
+        self.last = self.processes[folder.name] = folder.start(log=log)
 
     def _check_free(self) -> None:
         self.reap()
