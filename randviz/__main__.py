@@ -9,6 +9,7 @@ Commands:
   compare     rebuild pictures through random and through trained weights, side by side
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
+  studio      a page on which a photograph is painted before one's eyes
   demo        all of it on sample pictures, in minutes, with a page to look at
   clear       remove what unfinished runs left in a folder
 
@@ -22,7 +23,8 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("invert", "texture", "style", "compare", "select", "population", "demo", "clear")
+COMMANDS = ("invert", "texture", "style", "compare", "select", "population")
+COMMANDS += ("studio", "demo", "clear")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

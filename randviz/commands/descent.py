@@ -31,6 +31,7 @@ from randviz.host.animation import check_animation, choose_interval, keep_frame,
 from randviz.host.estimate import check_resources
 from randviz.host.folders import lock_folder, report_leftovers
 from randviz.host.images import check_suffix, save_image
+from randviz.host.preview import Preview
 from randviz.host.settings import list_values
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
@@ -372,7 +373,7 @@ def _descend(
         if path.is_dir():
             raise UserError(f"{path} is a folder; name a picture in it with --{flag}.")
     excluded_fields = ("out_dir", "output_image", "quality", "bits", "animation")
-    excluded_fields += ("print_every", "save_every")
+    excluded_fields += ("print_every", "save_every", "watch", "preview")
     metadata = {
         "command": task.name,
         "settings": list_values(settings),
@@ -382,7 +383,8 @@ def _descend(
         **runs.describe_machine(),
     }
     decisive = {**metadata, "settings": list_values(settings, *excluded_fields)}
-    frames = runs.checkpoint_folder(folder, decisive) / "frames"
+    place = runs.checkpoint_folder(folder, decisive)
+    frames = place / "frames"
     write = functools.partial(save_image, quality=settings.quality, bits=settings.bits)
 
     def save(step: int, image: Image) -> None:
@@ -396,6 +398,7 @@ def _descend(
     if animation:
         save_every = save_every or choose_interval(schedule.num_steps)
         keep_frame(frames, 0, task.finish(task.start))
+    preview = Preview(place, schedule.num_steps, task.finish) if settings.preview else None
     run = runs.descend(
         stages,
         task.start,
@@ -405,6 +408,7 @@ def _descend(
         print_every=settings.print_every,
         save_every=save_every,
         show=save,
+        preview=preview,
         label=task.name,
     )
     image = task.finish(run.image)

@@ -77,6 +77,14 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
     save_every: int = setting(
         0, "Steps between two intermediate pictures, out_00100.png; 0 for none.", lower_bound=0
     )
+    watch: bool = setting(
+        False, "Opens a page of this machine's own on which the picture forms; see randviz studio."
+    )
+    preview: bool = setting(
+        False,
+        "Keeps the picture on the way and the loss so far beside the saved state, for a page that"
+        " watches the run; --watch and randviz studio do.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from randviz.commands.descent import make_task, run_task
 from randviz.commands.descent_settings import DescentSettings
 from randviz.commands.inputs import check_reach, load_picture
 from randviz.commands.network_choice import choose_network
+from randviz.commands.studio import watchable
 from randviz.host.quality import compare_images
 from randviz.host.settings import run_command, setting
 from randviz.tasks import inversion
@@ -78,4 +79,6 @@ def run(settings: Settings) -> None:
     )
 
 
-main = functools.partial(run_command, "randviz invert", Settings, run, doc=__doc__)
+main = functools.partial(
+    run_command, "randviz invert", Settings, watchable("invert", run), doc=__doc__
+)

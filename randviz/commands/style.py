@@ -34,6 +34,7 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
+from randviz.commands.studio import watchable
 from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
 from randviz.networks.extractor import IMAGE_LAYER
@@ -308,4 +309,6 @@ def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
         ) from error
 
 
-main = functools.partial(run_command, "randviz style", Settings, run, doc=__doc__)
+main = functools.partial(
+    run_command, "randviz style", Settings, watchable("style", run), doc=__doc__
+)

@@ -27,6 +27,7 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
+from randviz.commands.studio import watchable
 from randviz.host.settings import run_command, setting
 from randviz.objectives.statistics.catalog import find_statistic
 from randviz.tasks import texture
@@ -133,4 +134,6 @@ def read_size(text: str) -> tuple[int, ...] | None:
     return int(match[2]), int(match[1])
 
 
-main = functools.partial(run_command, "randviz texture", Settings, run, doc=__doc__)
+main = functools.partial(
+    run_command, "randviz texture", Settings, watchable("texture", run), doc=__doc__
+)

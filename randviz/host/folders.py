@@ -14,7 +14,7 @@ from randviz.host.images import TEMPORARY_PREFIX, explain_failure
 from randviz.host.runs import UNFINISHED_PREFIX, prepare_folder
 from randviz.types import UserError
 
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def lock_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):  # somebody may have removed the folder
             if file:
-                (folder / _LOCK).unlink()
+                (folder / LOCK).unlink()
             if is_new:
                 folder.rmdir()
         if file:
@@ -50,7 +50,7 @@ def lock_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _take_lock(folder: pathlib.Path) -> int | None:
     """The lock file, open, with the number of this process in it; None where nothing is locked."""
-    path = folder / _LOCK
+    path = folder / LOCK
     while True:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

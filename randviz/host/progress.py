@@ -46,6 +46,7 @@ class Progress:
         self.first = done
         self.began: float | None = None  # when the pace began to be measured
         self.reported = 0.0  # when the last line was written; 0 before the first
+        self.left: float | None = None  # seconds to the end, once the pace is known
         self.console = rich.console.Console(file=sys.stderr, highlight=False, quiet=silent)
         self.bar = None
 
@@ -95,8 +96,8 @@ class Progress:
             seconds = now - self.began
             pace = (done - self.first) / seconds
             share = self.work(done) - self.work(self.first)
-            left = (self.work(self.total) - self.work(done)) * seconds / share
-            details += f"  {pace:.2f} {self.unit}s/s  {format_seconds(left)} left"
+            self.left = (self.work(self.total) - self.work(done)) * seconds / share
+            details += f"  {pace:.2f} {self.unit}s/s  {format_seconds(self.left)} left"
         else:
             # Counted from here: what came before was mostly compilation.
             self.began, self.first = now, done

@@ -32,6 +32,7 @@ from randviz.descent.schedule import resize
 from randviz.descent.solver import Objective, Solver, State, Trace
 from randviz.host import signals
 from randviz.host.images import explain_failure, save_image, write_text
+from randviz.host.preview import Preview
 from randviz.host.progress import Progress
 from randviz.objectives.objective import find_non_finite, objective_at
 from randviz.types import Image, UserError
@@ -162,6 +163,7 @@ def descend(
     print_every: int = 0,
     save_every: int = 0,
     show: Callable[[int, Image], None] | None = None,
+    preview: Preview | None = None,
     label: str = "descent",
 ) -> Run:
     """Descends in chunks on the host: reports progress, saves the state, shows the pictures.
@@ -181,6 +183,7 @@ def descend(
       print_every: steps between two lines of progress; 0 for one every ten seconds.
       save_every: steps between two calls of `show`; 0 for none.
       show: called as show(step, image).
+      preview: told of every chunk of steps, for those who watch from outside.
       label: what the progress is called.
 
     Returns:
@@ -262,6 +265,8 @@ def descend(
                     # Before, there is nothing to save, and a signal need not wait for a compiler.
                     wish = wish or stack.enter_context(signals.defer())
                     progress.report(step, f"loss {float(trace.loss[step - 1]):.4g}")
+                    if preview:
+                        preview.report(trace.loss[:step], progress.left, solver.result(state))
                     if not np.isfinite(trace.loss[step - 1]) or (
                         state.failures >= min(_PATIENCE, total)
                         and not np.isfinite(trace.gradient_norm[step - 1])

@@ -52,10 +52,20 @@ def open_sample(name: str) -> Pillow.Image:
     return Pillow.fromarray(getattr(skimage.data, name)())
 
 
+def describe_sample(name: str) -> str:
+    """Says what a sample is, in a line."""
+    if name in _SCIKIT_IMAGE:
+        return _SCIKIT_IMAGE[name]
+    about = _OWN[name]
+    made = (about[key] for key in ("author", "year") if about[key] != "not recorded")
+    return f"{', '.join([about['title'], *made])}; {about['licence']}"
+
+
+def is_painting(name: str) -> bool:
+    """Whether a sample is a painting or a print, not a photograph or a texture."""
+    return _OWN.get(name, {}).get("author", "not recorded") != "not recorded"
+
+
 def describe_samples() -> str:
     """Names all samples and says what they are, a line each."""
-    lines = dict(_SCIKIT_IMAGE)
-    for name, about in _OWN.items():
-        made = (about[key] for key in ("author", "year") if about[key] != "not recorded")
-        lines[name] = f"{', '.join([about['title'], *made])}; {about['licence']}"
-    return "\n".join(f"  {name:<21} {lines[name]}" for name in SAMPLES)
+    return "\n".join(f"  {name:<21} {describe_sample(name)}" for name in SAMPLES)

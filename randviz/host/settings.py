@@ -5,9 +5,11 @@ refuses two modules that both define `--seed`.
 """
 
 import atexit
+import csv
 import dataclasses
 import gc
 import inspect
+import io
 import math
 import os
 import sys
@@ -109,6 +111,36 @@ def list_values(settings: Any, *excluded_fields: str) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     excluded_fields += ("dry_run",)
     return {name: value for name, value in values.items() if name not in excluded_fields}
+
+
+def list_flags(settings: Any) -> list[str]:
+    """The command line that `parse_flags` reads as these settings.
+
+    Args:
+      settings: an instance of a settings class.
+
+    Returns:
+      "--name=value" for each setting that is not the default.
+    """
+    found = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            value = format_list(value) if isinstance(value, tuple) else value
+            found.append(f"--{field.name}={value}")
+    return found
+
+
+def format_list(values: Sequence[str]) -> str:
+    """Writes a list as a flag reads it.
+
+    Example:
+      >>> print(format_list(["a.png", "b, c.png"]))
+      a.png,"b, c.png"
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
 
 
 def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings:
