@@ -62,7 +62,6 @@ from randviz.objectives.statistics.gram import Gram, mean_gram, texture_loss
 from randviz.objectives.statistics.random_features import ThresholdMeans
 from randviz.search.intervals import Estimate, estimate
 from randviz.tasks.infinite_width import (
-    Kernel,
     compute_kernels,
     expect_kernel_error,
     expect_texture_loss,
@@ -199,13 +198,15 @@ class Limits(NamedTuple):
     """One picture at infinite width.
 
     Attributes:
-      kernels: {layer: its own kernel}.
+      kernels: {layer: [h, w, h, w], its own kernel, float32}.
       losses: {layer: {loss: {what it is compared with: value}}}.
+      errors: {width: what is expected of a network's error}, of conv1_1.
       expected: {width: {what it is compared with: mean texture loss at this width}}, of conv1_1.
     """
 
-    kernels: Mapping[str, Kernel]
+    kernels: Mapping[str, np.ndarray]
     losses: Mapping[str, Mapping[str, Mapping[str, float]]]
+    errors: Mapping[int, float]
     expected: Mapping[int, Mapping[str, float]]
 
 
@@ -237,29 +238,31 @@ def _compute_limits(settings: Settings, images: Mapping[str, Image]) -> Limits:
         }
         for layer in LAYERS
     }
+    widths = _read_widths("widths", settings.widths)
     expected = {
         width: {
             name: expect_texture_loss(*three(place, LAYERS[0]), width)
             for place, name in enumerate(rivals, 1)
         }
-        for width in _read_widths("widths", settings.widths)
+        for width in widths
     }
-    return Limits(found[0, 0], losses, expected)
+    own = found[0, 0]
+    errors = {width: expect_kernel_error(own[LAYERS[0]], width) for width in widths}
+    kernels = {layer: kernel.second.astype(np.float32) for layer, kernel in own.items()}
+    return Limits(kernels, losses, errors, expected)
 
 
 def _measure_network(settings: Settings, trial: Trial) -> Record:
     """Draws a network and compares its kernels and losses with the limit, for all pictures."""
     key = jax.random.fold_in(make_keys(settings.seed)[0], trial["network"])
     key = jax.random.fold_in(key, trial["width"])
-    params = random_weights(key, make_network(trial["width"]), last_layer=LAYERS[-1])
+    network = make_network(trial["width"])
+    params = random_weights(key, network, last_layer=LAYERS[-1])
     record: Record = {"error": {}, "loss": {}}
     for name, images in _list_images(settings).items():
         limits = compute_limits(settings)[name]
-        kernels = {layer: limits.kernels[layer].second.astype(np.float32) for layer in LAYERS}
         errors, losses = jax.device_get(
-            _compare_with_limit(
-                params, jnp.stack(list(images.values())), kernels, make_network(trial["width"])
-            )
+            _compare_with_limit(params, jnp.stack(list(images.values())), limits.kernels, network)
         )
         record["error"][name] = {layer: float(errors[layer]) for layer in LAYERS}
         record["loss"][name] = {
@@ -399,13 +402,12 @@ def tabulate_losses(
       [pictures, networks], the mean over what a picture is compared with.
     """
     limits = {name: own.losses[layer][loss] for name, own in compute_limits(settings).items()}
+
+    def average(drawn: Mapping[str, float], limit: Mapping[str, float]) -> np.floating:
+        return np.mean([drawn[rival] / limit[rival] for rival in limit])
+
     columns = [
-        [
-            np.mean(
-                [value / own[rival] for rival, value in record["loss"][name][layer][loss].items()]
-            )
-            for name, own in limits.items()
-        ]
+        [average(record["loss"][name][layer][loss], limit) for name, limit in limits.items()]
         for record in filter_records(records, part="width", width=width)
     ]
     return np.transpose(columns)
@@ -577,10 +579,7 @@ def _draw_widths(settings: Settings, records: Sequence[Record]) -> matplotlib.fi
         means = np.array([np.mean(each) for each in errors])
         left.loglog(widths, means, "o-", color=f"C{index}", label=layer)
         left.loglog(widths, means[-1] * np.sqrt(widths[-1] / widths), ":", color=f"C{index}")
-    expected = [
-        np.mean([expect_kernel_error(own.kernels[LAYERS[0]], width) for own in limits.values()])
-        for width in widths
-    ]
+    expected = [np.mean([own.errors[int(width)] for own in limits.values()]) for width in widths]
     left.loglog(widths, expected, "k--", label=f"{LAYERS[0]}, expected")
     left.set(title="error of a network's kernel", xlabel="channels")
     left.legend(title="dotted: width^-½")
