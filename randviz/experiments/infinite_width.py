@@ -93,7 +93,7 @@ class Settings(SeedSettings, PictureSettings, StepSettings):
         ),
         "The pictures: paths or samples, with commas between.",
     )  # fmt: skip
-    image_size: int = setting(32, "Longest side in pixels.", lower_bound=8, upper_bound=64)
+    image_size: int = setting(32, "Longest side in pixels.", lower_bound=16, upper_bound=64)
     square: bool = True  # kernels are between pictures of one size
     widths: tuple[str, ...] = setting(
         ("8", "16", "32", "64", "128", "256"), "Channels of every layer, rising, two or more."
@@ -582,6 +582,8 @@ def _draw_widths(settings: Settings, records: Sequence[Record]) -> matplotlib.fi
     expected = [np.mean([own.errors[int(width)] for own in limits.values()]) for width in widths]
     left.loglog(widths, expected, "k--", label=f"{LAYERS[0]}, expected")
     left.set(title="error of a network's kernel", xlabel="channels")
+    left.set_xticks(widths, widths)
+    left.xaxis.minorticks_off()
     left.legend(title="dotted: width^-½")
     for (loss, name), panel in zip(LOSSES.items(), others, strict=True):
         for index, layer in enumerate(LAYERS):
@@ -595,6 +597,8 @@ def _draw_widths(settings: Settings, records: Sequence[Record]) -> matplotlib.fi
             panel.plot(widths, ratios, "k--", label=f"{LAYERS[0]}, expected")
         panel.axhline(1, color="grey", lw=1)
         panel.set(title=f"{name}: loss drawn / limit", xlabel="channels", xscale="log")
+        panel.set_xticks(widths, widths)
+        panel.xaxis.minorticks_off()
     others[0].legend(title="bars: deviation between networks")
     return figure
 
@@ -614,6 +618,8 @@ def _draw_descents(records: Sequence[Record]) -> matplotlib.figure.Figure:
             mean = _geometric_mean(_relative_losses(records, statistic, baseline=key))
             panel.axhline(mean, color="grey", ls=style, lw=1, label=baseline)
         panel.set(xscale="log", yscale="log", title=name, xlabel="filters")
+        panel.set_xticks(widths, widths)
+        panel.xaxis.minorticks_off()
     panel.figure.axes[0].set_ylabel("loss at infinite width / the start's")
     panel.legend()
     return figure
