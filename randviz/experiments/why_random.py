@@ -235,30 +235,28 @@ def _is_shown(settings: Settings, trial: Trial) -> bool:
 
 def _bind(settings: Settings, trial: Trial) -> BoundNetwork:
     """The trial's network, with ReLU."""
-    deepest = find_deepest(settings, settings.layers)
-    if trial["weights"] == GAUSSIAN:
-        network = find_untrained(settings).network
-        params = _sample_gaussian(settings, trial["network"], deepest)
-    else:
-        network = choose_networks(settings)[TRAINED].network
-        params = sample_params(settings, TRAINED, deepest)
-        if trial["weights"] == SHUFFLED:
-            key = jax.random.fold_in(make_statistics_key(settings.seed), trial["network"])
-            params = shuffle_kernels(key, params)
-        elif trial["weights"] == NO_BIAS:
-            params = drop_biases(params)
+    label = find_untrained(settings).label if trial["weights"] == GAUSSIAN else TRAINED
     # A trained network has a mean of its own.
-    network = network.with_offset(IMAGENET_MEAN)
+    network = choose_networks(settings)[label].network.with_offset(IMAGENET_MEAN)
     if trial["offset"] == "0":
         network = dataclasses.replace(network, input_offset=0.0)
-    return network.bind(params)
+    return network.bind(_sample(settings, trial["weights"], trial["network"]))
 
 
+# Of the default's three networks all are kept: to shuffle twenty million numbers takes long.
 @functools.lru_cache(maxsize=8)
-def _sample_gaussian(settings: Settings, number: int, last_layer: str) -> Params:
-    key = jax.random.fold_in(make_keys(settings.seed)[0], number)
-    network = find_untrained(settings).network
-    return random_weights(key, network, scale=settings.scale, last_layer=last_layer)
+def _sample(settings: Settings, weights: str, number: int) -> Params:
+    """Weights down to the deepest layer, as one of `WEIGHTS` says."""
+    deepest = find_deepest(settings, settings.layers)
+    if weights == GAUSSIAN:
+        key = jax.random.fold_in(make_keys(settings.seed)[0], number)
+        network = find_untrained(settings).network
+        return random_weights(key, network, scale=settings.scale, last_layer=deepest)
+    params = sample_params(settings, TRAINED, deepest)
+    if weights == SHUFFLED:
+        key = jax.random.fold_in(make_statistics_key(settings.seed), number)
+        return shuffle_kernels(key, params)
+    return drop_biases(params) if weights == NO_BIAS else params
 
 
 def drop_biases(params: Params) -> Params:
