@@ -262,7 +262,8 @@ def test_all_cells_and_baselines_are_measured_tabled_and_come_out_again(finished
     for name in why_random.BASELINES.values():
         assert f"| {name} |" in table
     assert "not run" not in table
-    assert "pool2" in (folder / "convergence.md").read_text()
+    for name in ("convergence.md", "steps.md"):
+        assert all(each in (folder / name).read_text() for each in why_random.BASELINES.values())
     for name in ("distances.png", "flips.png", "panel.jpg", "steps.md"):
         assert (folder / name).exists()
     settings = parse_flags(why_random.Settings, words)
@@ -337,3 +338,17 @@ def test_cells_of_different_activations_are_different_functions(extractor, image
         for name in why_random.ACTIVATIONS
     ]
     assert len(set(np.round(values, 6))) == 3
+
+
+def test_baselines_are_compared_picture_by_picture():
+    cell = {"weights": "gaussian", "offset": "0", "activation": "relu"}
+    made = make_records(score, images=2)
+    records = [record for record in made if cell.items() <= record["trial"].items()]
+    baselines = [
+        {"trial": {"image": f"p{i}", "layer": LAYER, "baseline": "mean"}, "distance": distance}
+        for i, distance in enumerate((10.0, 0.0, 5.0))
+    ]
+    found = why_random.compare_with_baseline(records, baselines)
+    # The second picture is its own baseline, at no distance.
+    expected = np.full((1, 3), np.log(10.0) - score("gaussian", "0", "relu"))
+    np.testing.assert_allclose(found, expected, atol=1e-8)

@@ -438,7 +438,7 @@ def compare_draws(records: Sequence[Record], statistic: str, width: int) -> np.n
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes the tables and draws the plots and the panel."""
     tables = {
-        "width": _format_slopes(records),
+        "width": _format_slopes(settings, records),
         "loss": _format_losses(settings, records),
         "descents": _format_descents(records),
     }
@@ -450,7 +450,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     print("\n\n".join(tables.values()))
 
 
-def _format_slopes(records: Sequence[Record]) -> str:
+def _format_slopes(settings: Settings, records: Sequence[Record]) -> str:
     found = filter_records(records, part="width")
     widths = list_values_of(found, "width")
     lines = []
@@ -461,13 +461,22 @@ def _format_slopes(records: Sequence[Record]) -> str:
             for each in [filter_records(found, width=width)]
         )
         slope = _write(estimate(fit_slopes(found, layer)), ".3f")
-        lines.append([layer, *(f"{error:.3f}" for error in errors), slope])
+        constant = f"{_expect_constant(settings, layer):.3f}"
+        lines.append([layer, *(f"{error:.3f}" for error in errors), slope, constant])
     header = ["layer", *(f"{width} channels" for width in widths), "slope, 95 % interval"]
+    header.append("error of a constant")
     said = (
         "‖K - k‖ / ‖k‖ of a network's kernel K and the limit's k, mean over pictures and networks,"
-        " and the slope of its logarithm over that of the width."
+        " and the slope of its logarithm over that of the width; beside it the error of the best"
+        " constant in the kernel's place."
     )
     return f"{said}\n\n{format_markdown(header, lines)}"
+
+
+def _expect_constant(settings: Settings, layer: str) -> float:
+    """‖c - k‖ / ‖k‖ of the best constant c, mean over pictures."""
+    kernels = [own.kernels[layer] for own in compute_limits(settings).values()]
+    return float(np.mean([np.std(x) / np.sqrt(np.mean(np.square(x))) for x in kernels]))
 
 
 def _write(found: Estimate, form: str) -> str:
@@ -581,6 +590,8 @@ def _draw_widths(settings: Settings, records: Sequence[Record]) -> matplotlib.fi
         left.loglog(widths, means[-1] * np.sqrt(widths[-1] / widths), ":", color=f"C{index}")
     expected = [np.mean([own.errors[int(width)] for own in limits.values()]) for width in widths]
     left.loglog(widths, expected, "k--", label=f"{LAYERS[0]}, expected")
+    constant = _expect_constant(settings, LAYERS[0])
+    left.axhline(constant, color="grey", lw=1, label=f"{LAYERS[0]}, a constant")
     left.set(title="error of a network's kernel", xlabel="channels")
     left.set_xticks(widths, widths)
     left.xaxis.minorticks_off()

@@ -413,10 +413,30 @@ def divide_steps(
     return found
 
 
+def compare_with_baseline(records: Sequence[Record], baselines: Sequence[Record]) -> np.ndarray:
+    """How far a baseline is beside reconstructions of the same pictures.
+
+    Args:
+      records: of one cell of the comparison.
+      baselines: of one baseline, of these pictures and others.
+
+    Returns:
+      [pictures, networks], log(distance of the baseline / of the reconstruction), without pictures
+      that the baseline is itself.
+    """
+    distances = {record["trial"]["image"]: record["distance"] for record in baselines}
+    with np.errstate(divide="ignore"):
+        return tabulate(
+            records,
+            ("image", "network"),
+            measure=lambda record: np.log(distances[record["trial"]["image"]] / record["distance"]),
+        )
+
+
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes the tables and draws distances, flips and the panel."""
     table = _format_table(records)
-    steps = _format_steps(complete(records))
+    steps = _format_steps(records)
     write_text(folder / "table.md", table + "\n")
     write_text(folder / "steps.md", steps + "\n")
     write_text(folder / "convergence.md", _format_convergence(records) + "\n")
@@ -479,11 +499,19 @@ def _format_table(records: Sequence[Record]) -> str:
 
 
 def _format_steps(records: Sequence[Record]) -> str:
-    """`divide_steps` of each layer with intervals."""
-    lines = []
-    for layer in list_values_of(records, "layer"):
-        for step, parts in divide_steps(records, layer).items():
+    """`divide_steps` of each layer with intervals, and how far the baselines are."""
+    found, lines = complete(records), []
+    for layer in list_values_of(found, "layer"):
+        for step, parts in divide_steps(found, layer).items():
             lines.append([layer, step, *(_write(estimate(part)) for part in parts)])
+        gaussian = filter_records(found, layer=layer, weights=GAUSSIAN, offset="0")
+        for baseline, name in BASELINES.items():
+            values = compare_with_baseline(
+                filter_records(gaussian, activation="relu"),
+                filter_records(records, layer=layer, baseline=baseline),
+            )
+            written = _write(estimate(values)) if values.size else "the picture itself"
+            lines.append([layer, f"Gaussian at offset 0 to {name}", written, "", ""])
     header = ["layer", "step", "log distance", "of it with frozen masks", "of it by the masks"]
     said = (
         "What each step adds to the logarithm of the distance, with 95 % intervals over pictures"
@@ -522,6 +550,14 @@ def _format_convergence(records: Sequence[Record]) -> str:
             lines.append(
                 [layer, _name_cell(cell), len(pairs), *(f"{x:.1f}" for x in means), f"{losses:.1f}"]
             )
+    images, layers = (list_values_of(long, name) for name in ("image", "layer"))
+    for layer in layers if lines else ():
+        for baseline, name in BASELINES.items():
+            own = [find_record(records, image=x, layer=layer, baseline=baseline) for x in images]
+            ends = [
+                format_measure(_average(own, measure), measure) for measure in ("distance", "psnr")
+            ]
+            lines.append([layer, name, len(images), *ends * len(budgets), ""])
     ends = [f"{measure}, {steps} steps" for steps in budgets for measure in ("distance", "PSNR")]
     header = ["layer", "weights and network", "pictures", *ends, "log10 loss, long over short"]
     return format_markdown(header, lines) if lines else "Longer descents: not run."
