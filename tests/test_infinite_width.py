@@ -154,7 +154,7 @@ def test_after_pooling_finite_widths_are_refused(kernels):
 
 
 SMALL = ["--image=brick,beach", "--image_size=16", "--num_steps=3", "--widths=2,8"]
-SMALL += ["--num_networks=2", "--descent_widths=2", "--num_descents=1"]
+SMALL += ["--num_networks=3", "--descent_widths=2", "--num_descents=1"]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def read_records(folder):
 def test_networks_descents_and_baselines_are_recorded_and_drawn(finished):
     records = read_records(finished)
     parts = [record["trial"]["part"] for record in records]
-    assert [parts.count(part) for part in ("width", "baseline", "descent")] == [4, 12, 8]
+    assert [parts.count(part) for part in ("width", "baseline", "descent")] == [6, 12, 8]
     for name in ("width.png", "descents.png", "panel.jpg"):
         assert (finished / name).exists()
     table = (finished / "descents.md").read_text()
@@ -217,16 +217,29 @@ def make_record(width, network, errors):
 
 
 def test_slopes_are_those_of_the_errors():
-    slopes = {("a", 0): -0.5, ("a", 1): -0.25, ("b", 0): -1.0, ("b", 1): 0.5}
+    slopes, sizes = {"a": -0.5, "b": -1.0}, (1.0, 3.0, 0.2)
     records = [
-        make_record(w, n, {name: 3 * w ** slopes[name, n] for name in "ab"})
-        for n in (0, 1)
+        make_record(w, n, {name: size * w**slope for name, slope in slopes.items()})
+        for n, size in enumerate(sizes)
         for w in (4, 8, 32)
     ]
-    records.append(make_record(4, 2, {"a": 1.0, "b": 1.0}))  # a stopped run: one width of three
-    np.testing.assert_allclose(
-        experiment.fit_slopes(records, "conv1_1"), [[-0.5, -0.25], [-1.0, 0.5]]
-    )
+    records.append(make_record(4, 3, {"a": 9.0, "b": 9.0}))  # a stopped run: one width of three
+    expected = [[-0.5] * 3, [-1.0] * 3]
+    np.testing.assert_allclose(experiment.fit_slopes(records, "conv1_1"), expected)
+
+
+def test_the_slope_is_of_the_root_mean_square():
+    # Narrow networks scatter more, which draws the logarithms' mean down.
+    rng = np.random.default_rng(0)
+    records = []
+    for w in (4, 16, 64):
+        squares = rng.gamma(w / 16, size=200)
+        squares /= squares.mean() * w
+        records += [make_record(w, n, {"a": x**0.5}) for n, x in enumerate(squares)]
+    found = experiment.fit_slopes(records, "conv1_1")
+    assert found.shape == (1, 200) and found.mean() == pytest.approx(-0.5, abs=0.01)
+    logs = np.log(experiment.tabulate_errors(records, "conv1_1")[0])
+    assert np.polyfit(np.log([4, 16, 64]), logs.mean(0), 1)[0] > -0.3
 
 
 def test_redrawn_filters_are_compared_with_as_many_fixed_ones():
