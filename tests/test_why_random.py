@@ -79,6 +79,12 @@ def test_at_the_picture_weight_and_gradient_are_the_relu_networks(extractor, ima
     np.testing.assert_allclose(*weights, rtol=1e-4)
     for objective in objectives:
         assert objective(image) < 1e-9
+        # Over the energy a loss is the share of the features that is missing.
+        term = objective.parts["content"].terms[0]
+        features = objective.extractor(other_image, LAYER)[LAYER]
+        share = np.sum((features - term.target) ** 2) / np.sum(term.target**2)
+        energy = why_random._measure_energy(objective)
+        np.testing.assert_allclose(objective(other_image) / energy, share, rtol=1e-4)
     # Elsewhere they differ, or there would be nothing to compare.
     relu, frozen = (float(objective(other_image)) for objective in objectives)
     assert abs(relu / frozen - 1) > 0.01

@@ -8,7 +8,8 @@ the filters are; with fixed ones it ends at a picture that only these take for t
 Expect: width.md, the error's slope over widths; loss.md, the loss of networks drawn over the
 limit's; descents.md, pictures made with fixed and with redrawn filters, by Gram matrices and by the
 means that paint (`ThresholdMeans`), judged at infinite width, beside the start, the mean colour and
-block means; width.png, descents.png and panel.jpg. At laptop scale some ten minutes on two cores.
+block means; width.png, descents.png and panel.jpg. At laptop scale a quarter of an
+hour on two cores.
 
 Example:
   python -m randviz.experiments.infinite_width --image=brick,beach --image_size=16 --num_steps=50
@@ -96,9 +97,9 @@ class Settings(SeedSettings, PictureSettings, StepSettings):
     image_size: int = setting(32, "Longest side in pixels.", lower_bound=16, upper_bound=64)
     square: bool = True  # kernels are between pictures of one size
     widths: tuple[str, ...] = setting(
-        ("8", "16", "32", "64", "128", "256"), "Channels of every layer, rising, two or more."
+        ("16", "32", "64", "128", "256"), "Channels of every layer, rising, two or more."
     )
-    num_networks: int = setting(64, "Networks of each width.", lower_bound=3)
+    num_networks: int = setting(100, "Networks of each width.", lower_bound=3)
     descent_widths: tuple[str, ...] = setting(("4", "16", "64"), "Filters of the descents, rising.")
     num_descents: int = setting(3, "Descents of each picture and width.", lower_bound=1)
     num_steps: int = setting(400, "Steps of each descent.", lower_bound=1)

@@ -16,6 +16,7 @@ Example:
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ from randviz.host.study import Workload, run_module
 from randviz.networks.gaussian import same_draws
 from randviz.networks.network import IMAGENET_MEAN, BoundNetwork
 from randviz.networks.weights import random_weights
+from randviz.objectives.objective import Objective
 from randviz.search.intervals import Estimate, estimate
 from randviz.tasks.inversion import NOISE_STD, Inversion
 from randviz.types import Image, Key, Params, UserError
@@ -200,9 +202,11 @@ def measure(settings: Settings, trial: Trial) -> Record:
     extractor = _bind(settings, trial)
     objective = _make_objective(trial, extractor, picture)
     result = minimize(objective, start, num_steps=trial["num_steps"])
+    final_loss = float(result.trace.loss[-1])
     record = {
         **compare_with_picture(settings, trial, result.image),
-        "final_loss": float(result.trace.loss[-1]),
+        "final_loss": final_loss,
+        "residual": final_loss / _measure_energy(objective),
         "evaluations": int(result.trace.evaluations.sum()),
     }
     if trial["activation"] != "none":
@@ -288,13 +292,19 @@ def shuffle_kernels(key: Key, params: Params) -> Params:
     return found
 
 
-def _make_objective(trial: Trial, extractor: BoundNetwork, picture: Image):
+def _make_objective(trial: Trial, extractor: BoundNetwork, picture: Image) -> Objective:
     if trial["activation"] == "frozen":
         extractor = freeze_masks(extractor, picture, trial["layer"])
     elif trial["activation"] == "none":
         network = dataclasses.replace(extractor.network, activation="none")
         extractor = network.bind(extractor.params)
     return Inversion(trial["layer"]).of(extractor, picture)
+
+
+def _measure_energy(objective: Objective) -> float:
+    """The loss of features of zero: a loss over it is ‖F(x) - F(x0)‖² / ‖F(x0)‖²."""
+    (term,) = objective.parts["content"].terms
+    return float(term.weight * term.statistic.compare(jnp.zeros_like(term.target), term.target))
 
 
 def workload(settings: Settings) -> Workload:
@@ -468,10 +478,29 @@ def _name_cell(cell: dict[str, str]) -> str:
     return f"{cell['weights']}{offset}, {activation}"
 
 
-def _average(records: Sequence[Record], measure: str) -> Record:
-    """The mean of a measure, as a record; None where a picture came back exactly."""
-    values = [record[measure] for record in records]
-    return {measure: None if None in values else float(np.mean(values))}
+def _write_measures(records: Sequence[Record]) -> list[str]:
+    """The means of distance and PSNR, and the geometric mean of the residual, as they are written.
+
+    Args:
+      records: of one cell or one baseline; the latter have no residual.
+    """
+    if not records:
+        return ["not run"] * 3
+    found = []
+    for measure in ("distance", "psnr"):
+        values = [record[measure] for record in records]
+        # None where a picture came back exactly.
+        mean = None if None in values else float(np.mean(values))
+        found.append(format_measure({measure: mean}, measure))
+    residuals = [max(record["residual"], 1e-12) for record in records if "residual" in record]
+    return [*found, f"{np.exp(np.mean(np.log(residuals))):.1e}" if residuals else ""]
+
+
+_MEASURES = ("distance", "PSNR, dB", "residual")
+_RESIDUAL = (
+    "Residual: ‖F(x) - F(x0)‖² / ‖F(x0)‖² at the end. Small with frozen masks: what is missing"
+)
+_RESIDUAL += " the layer did not keep. Large: so many steps did not reach it."
 
 
 def _format_table(records: Sequence[Record]) -> str:
@@ -482,20 +511,14 @@ def _format_table(records: Sequence[Record]) -> str:
     groups += [(name, records, {"baseline": key}) for key, name in BASELINES.items()]
     lines = []
     for name, those, place in groups:
-        line = [name]
-        for layer in layers:
-            own = filter_records(those, layer=layer, **place)
-            line += [
-                format_measure(_average(own, measure) if own else None, measure)
-                for measure in ("distance", "psnr")
-            ]
-        lines.append(line)
+        measures = (_write_measures(filter_records(those, layer=x, **place)) for x in layers)
+        lines.append([name, *itertools.chain(*measures)])
     header = ["weights and network"]
-    header += [f"{layer}, {measure}" for layer in layers for measure in ("distance", "PSNR, dB")]
+    header += [f"{layer}, {measure}" for layer in layers for measure in _MEASURES]
     images = len(list_values_of(found, "image"))
     networks = len(list_values_of(found, "network"))
     said = f"Means over {images} pictures, and over {networks} networks where they were drawn."
-    return f"{said}\n\n{format_markdown(header, lines)}"
+    return f"{said} {_RESIDUAL}\n\n{format_markdown(header, lines)}"
 
 
 def _format_steps(records: Sequence[Record]) -> str:
@@ -531,36 +554,25 @@ def _format_convergence(records: Sequence[Record]) -> str:
     """The shorter beside the longer descents, of the pictures that have both."""
     budgets = sorted(list_values_of(records, "num_steps"))
     long = filter_records(records, num_steps=budgets[-1])
-    cells = _list_cells(long)
+    if len(budgets) < 2:
+        return "Longer descents: not run."
     lines = []
-    for cell in cells:
-        pairs = []
-        for record in filter_records(long, **cell):
-            short = find_record(records, **{**record["trial"], "num_steps": budgets[0]})
-            pairs += [(short, record)] if short else []
-        if pairs and len(budgets) > 1:
-            numbers = [
-                [record[name] for record in pair for name in ("distance", "psnr")] for pair in pairs
+    for layer in list_values_of(long, "layer"):
+        images = list_values_of(filter_records(long, layer=layer), "image")
+        for cell in _list_cells(filter_records(long, layer=layer)):
+            longer = filter_records(long, layer=layer, **cell)
+            shorter = [
+                find_record(records, **{**record["trial"], "num_steps": budgets[0]})
+                for record in longer
             ]
-            means = np.mean(numbers, axis=0)
-            losses = np.mean(
-                [np.log10(longer["final_loss"] / short["final_loss"]) for short, longer in pairs]
-            )
-            layer = pairs[0][0]["trial"]["layer"]
-            lines.append(
-                [layer, _name_cell(cell), len(pairs), *(f"{x:.1f}" for x in means), f"{losses:.1f}"]
-            )
-    images, layers = (list_values_of(long, name) for name in ("image", "layer"))
-    for layer in layers if lines else ():
+            line = [layer, _name_cell(cell), len(longer)]
+            lines.append([*line, *_write_measures(shorter), *_write_measures(longer)])
         for baseline, name in BASELINES.items():
             own = [find_record(records, image=x, layer=layer, baseline=baseline) for x in images]
-            ends = [
-                format_measure(_average(own, measure), measure) for measure in ("distance", "psnr")
-            ]
-            lines.append([layer, name, len(images), *ends * len(budgets), ""])
-    ends = [f"{measure}, {steps} steps" for steps in budgets for measure in ("distance", "PSNR")]
-    header = ["layer", "weights and network", "pictures", *ends, "log10 loss, long over short"]
-    return format_markdown(header, lines) if lines else "Longer descents: not run."
+            lines.append([layer, name, len(images), *_write_measures(own) * 2])
+    header = ["layer", "weights and network", "pictures"]
+    header += [f"{measure}, {steps} steps" for steps in budgets for measure in _MEASURES]
+    return f"{_RESIDUAL}\n\n{format_markdown(header, lines)}"
 
 
 def _draw_distances(records: Sequence[Record]) -> matplotlib.figure.Figure:
