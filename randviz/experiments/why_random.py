@@ -498,9 +498,9 @@ def _write_measures(records: Sequence[Record]) -> list[str]:
 
 _MEASURES = ("distance", "PSNR, dB", "residual")
 _RESIDUAL = (
-    "Residual: ‖F(x) - F(x0)‖² / ‖F(x0)‖² at the end. Small with frozen masks: what is missing"
+    "Residual: ‖F(x) - F(x0)‖² / ‖F(x0)‖² at the end. Small with frozen masks: what is missing the"
+    " layer did not keep. Large: so many steps did not reach it."
 )
-_RESIDUAL += " the layer did not keep. Large: so many steps did not reach it."
 
 
 def _format_table(records: Sequence[Record]) -> str:
