@@ -648,7 +648,8 @@ def _draw_panel(settings: Settings, records: Sequence[Record], folder: pathlib.P
                         records,
                         image=image,
                         layer=layer,
-                        weights=weights,
+                        # Without a ReLU neither biases nor the offset matter.
+                        weights=TRAINED if (weights, activation) == (NO_BIAS, "none") else weights,
                         offset="0" if activation == "none" else offset,
                         activation=activation,
                         network=0,
