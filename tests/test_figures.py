@@ -19,6 +19,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = ROOT / "experiments"
 # Another processor adds in another order, and a descent multiplies the difference.
 TOLERANCE = 0.1
+# Experiments whose laptop results are still to come.
+NOT_RUN = ("why_random", "infinite_width")
+RUN = [name for name in FIGURES if name not in NOT_RUN]
 # The shallowest and shortest of each figure's trials, none of them the trained network's.
 TRIALS = {
     "fig1_inversion": ({"layer": "pool1"}, "distance"),
@@ -28,6 +31,11 @@ TRIALS = {
     "fig6_style": ({"style": "coffee"}, "style_error"),
     "fig7_chinese": ({"content": "coffee", "style": "grass"}, "style_error"),
     "ablation": ({"part": "offset", "image": "chelsea", "offset": "0"}, "distance"),
+    "why_random": (
+        {"layer": "pool3", "weights": "gaussian", "activation": "relu", "offset": "0"},
+        "distance",
+    ),
+    "infinite_width": ({"part": "descent", "statistic": "gram", "draw": "fixed"}, "limit"),
 }
 
 
@@ -53,7 +61,13 @@ def test_every_figure_has_a_flag_file_for_every_scale(name, scale):
     assert settings.seed == 0 and settings.out_dir.endswith(f"{scale}/{name}")
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", NOT_RUN)
+def test_what_was_not_run_has_no_results(name):
+    assert not (FLAGS / "laptop" / name).exists(), f"take {name} out of NOT_RUN"
+    assert "not run yet" in (FLAGS / "laptop" / f"{name}.flags").read_text()
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_laptop_results_are_of_the_flag_file(name):
     record = json.loads((FLAGS / "laptop" / name / "run.json").read_text())
     settings = settings_of(name, "laptop")
@@ -63,7 +77,7 @@ def test_laptop_results_are_of_the_flag_file(name):
     assert all(trial in kept for trial in module_of(name).list_trials(settings))
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if name != "theory_panel"])
+@pytest.mark.parametrize("name", [name for name in RUN if name != "theory_panel"])
 def test_laptop_claims_are_of_the_laptop_records(name):
     found = module_of(name).judge(settings_of(name, "laptop"), records_of(name))
     kept = json.loads((FLAGS / "laptop" / name / "claims.json").read_text())["claims"]
@@ -77,7 +91,7 @@ def test_laptop_claims_are_of_the_laptop_records(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRIALS)
+@pytest.mark.parametrize("name", [name for name in TRIALS if name in RUN])
 def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
     wanted, measure = TRIALS[name]
     record = next(

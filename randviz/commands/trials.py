@@ -277,10 +277,15 @@ def as_json(measures: dict[str, float]) -> Record:
 
 
 def identify_weights(settings: StudySettings, label: str) -> Record:
-    """Which file trained weights came from, nothing for others."""
-    if label != TRAINED:
+    """Which file trained weights, or what was made of them, came from; nothing for others.
+
+    Args:
+      settings: of the study.
+      label: of the network; "trained-..." is made of the trained one.
+    """
+    if label.partition("-")[0] != TRAINED:
         return {}
-    return {"weights_sha256": choose_networks(settings)[label].metadata["sha256"]}
+    return {"weights_sha256": choose_networks(settings)[TRAINED].metadata["sha256"]}
 
 
 def describe_distance(record: Record | None) -> str:

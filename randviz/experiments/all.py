@@ -2,8 +2,8 @@
 
 Claim: none of its own; claims.json has those of all figures with their verdicts.
 Expect: a folder for each figure, index.html, which opens from a file, claims.json and claims.md,
-the same as a table. Smoke takes minutes on two cores, laptop scale about an hour, paper scale hours
-on a GPU. What is measured already is not measured again.
+the same as a table. Smoke takes minutes on two cores, laptop scale about three hours, paper scale
+hours on a GPU. What is measured already is not measured again.
 
 Example:
   python -m randviz.experiments.all --scale=smoke --out_dir=out/smoke
@@ -38,6 +38,8 @@ FIGURES = (
     "fig7_chinese",
     "ablation",
     "theory_panel",
+    "why_random",
+    "infinite_width",
 )
 SCALES = ("smoke", "laptop", "paper")
 _LEAD = (

@@ -7,6 +7,7 @@ channel, and κ can be carried from layer to layer: convolution, ReLU and averag
 something simple to it. Everything here is float64 in NumPy, so that σ = 0.015 loses no digits.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -92,8 +93,8 @@ def predict_layers(
     """
     layers = network.canonical_names(tuple(layers))
     values = np.asarray(image, np.float64)
-    network.check_image(values.shape, layers[-1])
-    _check_covered(network, values, layers[-1])
+    check_covered(network, values.shape, layers[-1])
+    _check_slopes(network, values)
     here, brighter, darker = (
         _follow_moments(network, values + change, layers[-1], scale)
         for change in (0, _STEP, -_STEP)
@@ -118,29 +119,56 @@ def predict_layers(
     return predictions
 
 
-def _check_covered(network: Network, image: np.ndarray, last_layer: str) -> None:
+def check_covered(network: Network, shape: tuple[int, ...], last_layer: str) -> None:
+    """Checks that the covariances of a network's features can be followed down to a layer.
+
+    Args:
+      network: the architecture.
+      shape: (H, W, 3) of the image.
+      last_layer: the deepest layer wanted.
+
+    Raises:
+      UserError: for an image that does not reach the layer or is too large, and for what the theory
+        does not cover: maximum pooling, other padding, groups, response normalisation, fully
+        connected layers, other activations than the ReLU.
+    """
+    network.check_image(shape, last_layer)
     path = network.up_to(last_layer)
     first = path[0].name if path else last_layer
     other = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     grouped = next((layer.name for layer in path if getattr(layer, "groups", 1) > 1), None)
     pooled = any(isinstance(layer, Pool) for layer in path)
-    height, width = image.shape[:2]
-    refused = {
-        f"networks that begin with a convolution, not {first!r}": not isinstance(
-            next(iter(path), None), Conv
-        ),
-        f"convolutions and pooling, not layer {other!r}; name a layer before it": other,
-        f"no groups, which layer {grouped!r} has; name a layer before it": grouped,
-        f"avg pooling, not {network.pooling!r}; take avg": pooled and network.pooling != "avg",
-        f"zero padding, not {network.padding_mode!r}; take zero": network.padding_mode != "zero",
-        f"the ReLU, not {network.activation!r}; take relu": network.activation != "relu",
-        f"input offset 0, not {network.input_offset}, with which gradients have both signs; take"
-        " 0": np.any(network.input_offset or 0.0),
-        f"images of 64×64 pixels or less, and {width}×{height} are too large for the covariance of"
-        " all pairs of positions": (height * width) ** 2 > _LARGEST_PAIRS,
-        "no black image, to which no network answers; take another": not np.any(image),
-    }
-    for covered, is_refused in refused.items():
+    height, width = shape[:2]
+    _refuse(
+        {
+            f"networks that begin with a convolution, not {first!r}": not isinstance(
+                next(iter(path), None), Conv
+            ),
+            f"convolutions and pooling, not layer {other!r}; name a layer before it": other,
+            f"no groups, which layer {grouped!r} has; name a layer before it": grouped,
+            f"avg pooling, not {network.pooling!r}; take avg": pooled and network.pooling != "avg",
+            f"zero padding, not {network.padding_mode!r}; take zero": network.padding_mode
+            != "zero",
+            f"the ReLU, not {network.activation!r}; take relu": network.activation != "relu",
+            f"images of 64×64 pixels or less, and {width}×{height} are too large for the covariance"
+            " of all pairs of positions": (height * width) ** 2 > _LARGEST_PAIRS,
+        }
+    )
+
+
+def _check_slopes(network: Network, image: np.ndarray) -> None:
+    """What predictions of gradients ask beyond `check_covered`."""
+    _refuse(
+        {
+            f"input offset 0, not {network.input_offset}, with which gradients have both signs;"
+            " take 0": np.any(network.input_offset or 0.0),
+            "no black image, to which no network answers; take another": not np.any(image),
+        }
+    )
+
+
+def _refuse(reasons: Mapping[str, object]) -> None:
+    for covered, is_refused in reasons.items():
         if is_refused:
             raise UserError(f"the theory covers {covered}.")
 
@@ -183,7 +211,7 @@ def convolve_covariance(
     """Sums a covariance over the taps of a kernel, zero beyond the edge.
 
     Args:
-      covariance: [h, w, h, w], of a channel's features at two positions.
+      covariance: [h, w, h, w], of a channel's features at two positions, of one image or of two.
       kernel_size: height and width of a kernel.
       padding: how far the padding reaches beyond each edge.
       stride: positions from one output to the next.
@@ -207,11 +235,14 @@ def convolve_covariance(
     return np.asarray(sum(padded[(*tap, *tap)] for tap in taps))
 
 
-def rectify_covariance(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rectify_covariance(
+    covariance: np.ndarray, variances: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Passes the covariance of Gaussian features of mean zero through the ReLU.
 
     Args:
       covariance: [h, w, h, w], Σ of the features u at two positions.
+      variances: [h, w] each, Σ_pp and Σ_qq, where the two positions are of two images.
 
     Returns:
       E[relu(u_p) relu(u_q)] and E[relu(u_p)² relu(u_q)²], [h, w, h, w] each. With θ the angle
@@ -220,14 +251,15 @@ def rectify_covariance(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     References:
       Cho and Saul (2009), section 2: J1 and J2, of the kernels of order 1 and 2.
     """
-    deviations = np.sqrt(np.einsum("abab->ab", covariance))
-    size = deviations[:, :, None, None] * deviations
+    own = np.einsum("abab->ab", covariance)
+    first, second = np.sqrt(variances or (own, own))
+    size = first[:, :, None, None] * second
     # Where a position is always zero its angle does not matter.
     cosine = np.divide(covariance, size, out=np.ones_like(size), where=size > 0).clip(-1, 1)
     sine, rest = np.sqrt(1 - cosine**2), np.pi - np.arccos(cosine)
-    second = size / (2 * np.pi) * (sine + rest * cosine)
+    moment = size / (2 * np.pi) * (sine + rest * cosine)
     fourth = size**2 / (2 * np.pi) * (3 * sine * cosine + rest * (1 + 2 * cosine**2))
-    return second, fourth
+    return moment, fourth
 
 
 def pool_covariance(covariance: np.ndarray, *, size: int = 2, stride: int = 2) -> np.ndarray:
