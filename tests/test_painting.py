@@ -12,7 +12,7 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
-from randviz.commands import style, texture
+from randviz.commands import pictures
 from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.images import load_image, save_image
@@ -375,7 +375,7 @@ def plan(tmp_path, monkeypatch):
 
     def make(*flags):
         tasks = []
-        monkeypatch.setattr(style, "run_task", tasks.append)
+        monkeypatch.setattr(pictures, "run_task", tasks.append)
         words = ["style", "--content_image=chelsea", *SMALL, *flags, f"--out_dir={tmp_path}"]
         assert main(words) == 0
         return tasks[0]
@@ -417,7 +417,7 @@ def test_a_painting_takes_the_photographs_colours_before_it_is_compared(plan):
 
 def test_tileable_reaches_the_task_and_is_not_the_papers(tmp_path, monkeypatch, capsys):
     tasks = []
-    monkeypatch.setattr(texture, "run_task", tasks.append)
+    monkeypatch.setattr(pictures, "run_task", tasks.append)
     words = ["texture", "--texture_image=gravel", *SMALL, "--tileable", f"--out_dir={tmp_path}"]
     assert main([*words, "--output_size=32x20"]) == 0
     assert tasks[0].shape == (20, 32) and tasks[0].descent.task.wrap == 7

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import glob
+import json
 import math
 import pathlib
 import time
@@ -295,8 +296,53 @@ def _check_scale(stage: runs.Stage) -> None:
         ) from error
 
 
-def run_task(task: Task) -> None:
+# Settings on which the picture itself does not depend.
+_EXCLUDED_FIELDS = ("out_dir", "output_image", "quality", "bits", "animation")
+_EXCLUDED_FIELDS += ("print_every", "save_every", "watch", "preview")
+
+
+def _find_output(settings: DescentSettings) -> pathlib.Path:
+    return pathlib.Path(settings.output_image or f"{settings.out_dir}/out.png")
+
+
+def _describe(task: Task, *excluded_fields: str) -> dict[str, Any]:
+    """What the result depends on, the machine apart, plain values; settings without some fields."""
+    return {
+        "command": task.name,
+        "settings": list_values(task.settings, *excluded_fields),
+        "schedule": {"sizes": task.schedule.sizes, "steps": task.schedule.steps},
+        "network": dict(task.network),
+        "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
+    }
+
+
+def is_done(task: Task) -> bool:
+    """Whether a task's picture is there, with a record of the same settings and pictures.
+
+    Where its folder, the pictures and the program's version were does not count.
+    """
+    try:
+        record = json.loads(pathlib.Path(task.settings.out_dir, "run.json").read_text())
+        # As it was written: tuples are lists.
+        wanted = json.loads(json.dumps(_describe(task), default=str))
+        for described in (record, wanted):
+            for name in ("out_dir", "print_every", "watch", "preview", *task.pictures):
+                described["settings"].pop(name, None)
+            described["pictures"] = {
+                flag: picture["sha256"] for flag, picture in described["pictures"].items()
+            }
+        is_same = all(record[name] == value for name, value in wanted.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False  # no record, or a damaged one
+    return is_same and _find_output(task.settings).exists()
+
+
+def run_task(task: Task, label: str | None = None) -> None:
     """Runs a descent, saves its picture and writes its record; or says what it would take.
+
+    Args:
+      task: of a command.
+      label: what the progress is called, if not by the command's name.
 
     Raises:
       UserError: if it does not fit into memory, the output folder cannot be written or is in use by
@@ -304,7 +350,7 @@ def run_task(task: Task) -> None:
       runs.Stopped: if the user stopped it.
     """
     settings = task.settings
-    output = pathlib.Path(settings.output_image or f"{settings.out_dir}/out.png")
+    output = _find_output(settings)
     check_suffix(output, bits=settings.bits)
     outputs = {"output_image": output}
     if settings.animation:
@@ -349,7 +395,7 @@ def run_task(task: Task) -> None:
     last = stages[-1].make_objective()
     stages[-1] = stages[-1]._replace(make_objective=lambda: last)
     with lock_folder(settings.out_dir) as folder:
-        _descend(task, stages, solver, outputs, folder)
+        _descend(task, stages, solver, outputs, folder, label or task.name)
 
 
 def _descend(
@@ -358,6 +404,7 @@ def _descend(
     solver: Solver,
     outputs: Mapping[str, pathlib.Path],
     folder: pathlib.Path,
+    label: str,
 ) -> None:
     """Runs a descent in its folder; the outputs are named by their flags."""
     settings, schedule = task.settings, task.schedule
@@ -372,17 +419,11 @@ def _descend(
         runs.prepare_folder(path.parent, flag=flag)
         if path.is_dir():
             raise UserError(f"{path} is a folder; name a picture in it with --{flag}.")
-    excluded_fields = ("out_dir", "output_image", "quality", "bits", "animation")
-    excluded_fields += ("print_every", "save_every", "watch", "preview")
-    metadata = {
-        "command": task.name,
-        "settings": list_values(settings),
-        "schedule": {"sizes": schedule.sizes, "steps": schedule.steps},
-        "network": dict(task.network),
-        "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
-        **runs.describe_machine(),
-    }
-    decisive = {**metadata, "settings": list_values(settings, *excluded_fields)}
+    machine = runs.describe_machine()
+    metadata = {**_describe(task), **machine}
+    decisive = {**_describe(task, *_EXCLUDED_FIELDS), **machine}
+    # A job may be moved to other cores, and goes on all the same.
+    del decisive["cores"], decisive["num_devices"]
     place = runs.checkpoint_folder(folder, decisive)
     frames = place / "frames"
     write = functools.partial(save_image, quality=settings.quality, bits=settings.bits)
@@ -409,7 +450,7 @@ def _descend(
         save_every=save_every,
         show=save,
         preview=preview,
-        label=task.name,
+        label=label,
     )
     image = task.finish(run.image)
     write(output, image)

@@ -150,6 +150,7 @@ def check_reach(picture: Picture, network: Network, layer: str) -> None:
     Raises:
       UserError: naming the picture and the size of its file, if it does not.
     """
+    layer = network.canonical_name(layer)  # or the picture would be said to lack it
     try:
         network.check_image(picture.image.shape, layer)
     except UserError as error:

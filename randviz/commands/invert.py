@@ -11,10 +11,11 @@ Examples:
 import dataclasses
 import functools
 
-from randviz.commands.descent import make_task, run_task
+from randviz.commands.descent import Task, make_task
 from randviz.commands.descent_settings import DescentSettings
 from randviz.commands.inputs import check_reach, load_picture
 from randviz.commands.network_choice import choose_network
+from randviz.commands.pictures import run_pictures
 from randviz.commands.studio import watchable
 from randviz.host.quality import compare_images
 from randviz.host.settings import run_command, setting
@@ -26,7 +27,12 @@ from randviz.tasks.inversion import Inversion
 class Settings(DescentSettings):
     """Settings of `randviz invert`."""
 
-    image: str = setting("", "The picture: a path, or the name of a sample.")
+    image: str | tuple[str, ...] = setting(
+        "",
+        "The picture: a path, or the name of a sample. A folder or a pattern, as photos/*.jpg,"
+        " rebuilds many, each in a folder of its own in --out_dir.",
+        several=True,
+    )
     layer: str = setting("pool4", "The layer whose features are matched.")
     tv_weight: float = setting(
         0.0,
@@ -49,8 +55,8 @@ class Settings(DescentSettings):
     out_dir: str = "out/invert"
 
 
-def run(settings: Settings) -> None:
-    """Inverts one layer's features of one picture."""
+def plan(settings: Settings) -> Task:
+    """Plans the inversion of one layer's features of one picture."""
     picture = load_picture("image", settings.image, settings.image_size, square=settings.square)
     choice = choose_network(settings).with_offset(inversion.INPUT_OFFSET)
     check_reach(picture, choice.network, settings.layer)
@@ -63,20 +69,23 @@ def run(settings: Settings) -> None:
         weighting=settings.weighting,
         gradient_reduction=settings.gradient_reduction,
     )
-    run_task(
-        make_task(
-            "invert",
-            settings,
-            choice,
-            task,
-            {"image": picture},
-            images=(picture.image,),
-            last_layer=settings.layer,
-            shape=picture.image.shape[:2],
-            noise_std=inversion.NOISE_STD,
-            measure=lambda image: compare_images(image, picture.image),
-        )
+    return make_task(
+        "invert",
+        settings,
+        choice,
+        task,
+        {"image": picture},
+        images=(picture.image,),
+        last_layer=settings.layer,
+        shape=picture.image.shape[:2],
+        noise_std=inversion.NOISE_STD,
+        measure=lambda image: compare_images(image, picture.image),
     )
+
+
+def run(settings: Settings) -> None:
+    """Rebuilds one picture, or many."""
+    run_pictures("invert", plan, "image", settings)
 
 
 main = functools.partial(

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from randviz.commands.pictures import names_many
 from randviz.host import signals
 from randviz.host.runs import Stopped, prepare_folder
 from randviz.host.settings import list_flags, run_command, setting
@@ -75,10 +76,13 @@ def watchable(name: str, run: Callable[..., None]) -> Callable[..., None]:
 
 def _watch(name: str, settings) -> None:
     serve = _import_serve()
+    flag = {"style": "content_image", "invert": "image", "texture": "texture_image"}[name]
+    source = getattr(settings, flag)
+    if names_many(source):
+        raise UserError(f"--watch shows one picture and --{flag} names many; leave one out.")
     folder = prepare_folder(settings.out_dir)
-    content = {"style": "content_image", "invert": "image"}.get(name)
     # A square of it could not be laid over the result.
-    pictures = {"content": getattr(settings, content)} if content and not settings.square else {}
+    pictures = {"content": source} if name != "texture" and not settings.square else {}
     if name == "style" and settings.style_image:
         pictures["style"] = settings.style_image[0]
 

@@ -23,7 +23,6 @@ from randviz.commands.descent import (
     find_plan_options,
     make_painting,
     make_task,
-    run_task,
 )
 from randviz.commands.descent_settings import MethodSettings, check_method
 from randviz.commands.inputs import (
@@ -34,6 +33,7 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
+from randviz.commands.pictures import run_pictures
 from randviz.commands.studio import watchable
 from randviz.descent.schedule import resize
 from randviz.host.settings import run_command, setting
@@ -55,7 +55,12 @@ PAPER_FLAGS = ("content_layers", "style_layers", "content_weight", "style_weight
 class Settings(MethodSettings):
     """Settings of `randviz style`."""
 
-    content_image: str = setting("", "The photograph: a path, or the name of a sample.")
+    content_image: str | tuple[str, ...] = setting(
+        "",
+        "The photograph: a path, or the name of a sample. A folder or a pattern, as photos/*.jpg,"
+        " paints many, each into a folder of its own in --out_dir.",
+        several=True,
+    )
     style_image: tuple[str, ...] = setting(
         (),
         "The painting: a path or the name of a sample; several, separated by commas, are blended"
@@ -112,8 +117,8 @@ class Settings(MethodSettings):
     out_dir: str = "out/style"
 
 
-def run(settings: Settings) -> None:
-    """Transfers one style, or a blend of several."""
+def plan(settings: Settings) -> Task:
+    """Plans the transfer of one style, or of a blend of several, to one photograph."""
     content = load_picture(
         "content_image", settings.content_image, settings.image_size, square=settings.square
     )
@@ -147,7 +152,12 @@ def run(settings: Settings) -> None:
             return keep_colors(image, resize(content.image, image.shape[:2]))
 
         task = task._replace(finish=keep)
-    run_task(task)
+    return task
+
+
+def run(settings: Settings) -> None:
+    """Paints one photograph, or many."""
+    run_pictures("style", plan, "content_image", settings)
 
 
 def _plan_filters(

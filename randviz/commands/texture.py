@@ -16,7 +16,6 @@ from randviz.commands.descent import (
     find_plan_options,
     make_painting,
     make_task,
-    run_task,
 )
 from randviz.commands.descent_settings import MethodSettings, check_method
 from randviz.commands.inputs import (
@@ -27,6 +26,7 @@ from randviz.commands.inputs import (
     make_statistics_key,
 )
 from randviz.commands.network_choice import choose_network
+from randviz.commands.pictures import run_pictures
 from randviz.commands.studio import watchable
 from randviz.host.settings import run_command, setting
 from randviz.objectives.statistics.catalog import find_statistic
@@ -40,7 +40,12 @@ from randviz.types import UserError
 class Settings(MethodSettings):
     """Settings of `randviz texture`."""
 
-    texture_image: str = setting("", "The texture: a path, or the name of a sample.")
+    texture_image: str | tuple[str, ...] = setting(
+        "",
+        "The texture: a path, or the name of a sample. A folder or a pattern, as bark/*.jpg, makes"
+        " more of many, each in a folder of its own in --out_dir.",
+        several=True,
+    )
     layers: tuple[str, ...] = setting(
         (),
         "The layers whose statistics are matched, separated by commas; by default the first at each"
@@ -57,8 +62,8 @@ class Settings(MethodSettings):
     out_dir: str = "out/texture"
 
 
-def run(settings: Settings) -> None:
-    """Synthesises one texture."""
+def plan(settings: Settings) -> Task:
+    """Plans the synthesis of one texture."""
     picture = load_picture(
         "texture_image", settings.texture_image, settings.image_size, square=settings.square
     )
@@ -69,7 +74,12 @@ def run(settings: Settings) -> None:
             "--tileable belongs to --method=filters; leave it out, or take --padding=periodic."
         )
     make = _plan_filters if settings.method == "filters" else _plan_paper
-    run_task(make(settings, picture, shape))
+    return make(settings, picture, shape)
+
+
+def run(settings: Settings) -> None:
+    """Makes more of one texture, or of many."""
+    run_pictures("texture", plan, "texture_image", settings)
 
 
 def _plan_filters(settings: Settings, picture: Picture, shape: tuple[int, ...]) -> Task:

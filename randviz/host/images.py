@@ -30,6 +30,7 @@ TEMPORARY_PREFIX = ".randviz-"  # of files that take their names once they are w
 _BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
 _LONGEST_SIDE = 65_535  # pixels of a picture that is read, as many as a JPEG can have
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+READ_SUFFIXES = (*_SAVE_SUFFIXES, ".gif")  # by which pictures are known in a folder
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that also hold 16 bits a channel
 # Pillow keeps the high bytes of 16-bit colours. Asked for the other order of bytes (that of a file,
 # or N for the machine's own), it keeps the low ones.

@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import inspect
 import io
+import itertools
 import math
 import os
 import sys
@@ -45,6 +46,7 @@ def setting(
     choices: Sequence[str] | None = None,
     lower_bound: float | None = None,
     upper_bound: float | None = None,
+    several: bool = False,
 ) -> Any:
     """Describes one field of a settings class.
 
@@ -57,11 +59,14 @@ def setting(
       choices: the only values allowed.
       lower_bound: the smallest number allowed.
       upper_bound: the largest number allowed.
+      several: of text, whether more words may follow the first, as a shell makes them of a
+        pattern; the value of several is a tuple.
 
     Returns:
       A data class field.
     """
     metadata = {"help": help, "choices": choices, "bounds": (lower_bound, upper_bound)}
+    metadata["several"] = several
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -162,6 +167,7 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
     for old, new in _OLD_FLAGS.items():
         if new in values:
             flags.DEFINE_alias(old, new, flag_values=values)
+    argv, more = _take_more_words(argv, list_fields(settings_class))
     try:
         rest = values(["randviz", *argv])[1:]
     except (flags.Error, OSError, UnicodeError) as error:
@@ -181,8 +187,27 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
             raise UserError(f"--{field.name}={value} is not a finite number; give one.")
         # A shell expands ~ at the beginning of a word only, which here is the flag's name.
         is_list = isinstance(field.default, tuple)
+        if more.get(field.name):
+            is_list, value = True, (value, *more[field.name])
         found[field.name] = tuple(map(_expand_home, value)) if is_list else _expand_home(value)
     return settings_class(**found)
+
+
+def _take_more_words(
+    argv: Sequence[str], fields: Sequence[dataclasses.Field]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Takes out the words that follow a flag's first, of flags that have several: {flag: words}."""
+    names = {field.name for field in fields if field.metadata["several"]}
+    rest, more, name = [], {}, ""
+    remaining = iter(argv)
+    for word in remaining:
+        if not word.startswith("-"):
+            (more[name] if name in names else rest).append(word)
+            continue
+        name, has_value, _ = word.lstrip("-").partition("=")
+        more[name] = []  # of a flag that is given twice the last value counts
+        rest += [word, *itertools.islice(remaining, 0 if has_value or name not in names else 1)]
+    return rest, more
 
 
 def _expand_home(value: Any) -> Any:
@@ -258,24 +283,38 @@ def run_command(
             settings = parse_flags(settings_class, argv)
             configure_jax(getattr(settings, "precision", "highest"))
             run(settings)
-    except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        signals.end_by_signal()
-        return 2
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-            raise
-        print(f"{name}: there is not enough memory; take a smaller picture.", file=sys.stderr)
-        return 2
     except (Stopped, KeyboardInterrupt) as error:
         print(f"{name}: {str(error) or 'stopped.'}", file=sys.stderr)
         signals.end_by_signal()
         return 130
-    except OSError as error:  # such as a full disk, at a file that nothing else depends on
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {place}{explain_failure(error)}.", file=sys.stderr)
+    except Exception as error:
+        said = explain_error(error)
+        if said is None:
+            raise
+        print(f"{name}: {said}", file=sys.stderr)
+        signals.end_by_signal()
         return 2
     return 0
+
+
+def explain_error(error: Exception) -> str | None:
+    """The sentence for a mistake of the user's or for what the machine lacks.
+
+    Args:
+      error: what was raised.
+
+    Returns:
+      The sentence; None for a fault of the program.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    lacks_memory = isinstance(error, jax.errors.JaxRuntimeError) and "memory" in str(error).lower()
+    if lacks_memory or isinstance(error, MemoryError):
+        return "there is not enough memory; take a smaller picture."
+    if isinstance(error, OSError):  # such as a full disk, at a file that nothing else depends on
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{explain_failure(error)}."
+    return None
 
 
 PRECISIONS = {"highest": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}

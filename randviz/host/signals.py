@@ -31,6 +31,7 @@ class Wish:
 
 
 _wishes: list[Wish] = []  # of blocks that want to end by themselves, the innermost last
+_listeners: list[Wish] = []  # of blocks around those
 _watched: set[int] = set()  # signals that the thread waits for
 _received: list[int] = []  # those of them that such blocks were told of
 
@@ -69,13 +70,18 @@ def _wait() -> None:
         wish = next(reversed(_wishes), None)
         if wish and not wish.number:
             _received.append(number)
-            wish.number = number
+            _tell(wish, number)
             continue
         start = _SHOW_CURSOR if os.isatty(2) else ""
         said = f"{start}randviz: stopped; the same command goes on after what it has saved.\n"
         with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
             os.write(2, said.encode())
         _end(number)
+
+
+def _tell(wish: Wish, number: int) -> None:
+    for told in (wish, *_listeners):
+        told.number = number
 
 
 def _end(number: int) -> None:
@@ -105,7 +111,7 @@ def defer() -> Iterator[Wish]:
     wish = Wish()
 
     def note(number, frame):
-        wish.number = number
+        _tell(wish, number)
         signal.signal(number, previous[number])
 
     previous = {}
@@ -119,3 +125,20 @@ def defer() -> Iterator[Wish]:
         _wishes.remove(wish)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def listen() -> Iterator[Wish]:
+    """Notes a signal that a block of `defer` inside this one is told of, and defers none itself.
+
+    Such a block may come to its end all the same, or end by another error.
+
+    Yields:
+      The wish.
+    """
+    wish = Wish()
+    _listeners.append(wish)
+    try:
+        yield wish
+    finally:
+        _listeners.remove(wish)
