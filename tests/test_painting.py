@@ -12,7 +12,7 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
-from randviz.commands import style, texture
+from randviz.commands import pictures
 from randviz.commands.inputs import load_picture
 from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.images import load_image, save_image

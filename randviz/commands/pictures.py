@@ -174,8 +174,8 @@ def name_folders(sources: Sequence[str]) -> dict[str, str]:
       pictures apart, with it; and with as many of the folders above as it takes.
 
     Example:
-      >>> name_folders(["a/cat.jpg", "a/dog.jpg", "a/dog.png", "b/dog.png"])
-      {'a/cat.jpg': 'cat', 'a/dog.jpg': 'dog.jpg', 'a/dog.png': 'a/dog.png', 'b/dog.png': 'b/dog.png'}
+      >>> name_folders(["a/cat.jpg", "a/dog.jpg", "a/dog.png"])
+      {'a/cat.jpg': 'cat', 'a/dog.jpg': 'dog.jpg', 'a/dog.png': 'dog.png'}
     """
     names = {}
     for source in sources:
