@@ -148,9 +148,9 @@ def check_reach(picture: Picture, network: Network, layer: str) -> None:
       layer: the deepest layer wanted.
 
     Raises:
-      UserError: naming the picture and the size of its file, if it does not.
+      UserError: naming the picture and the size of its file, if it does not; for an unknown layer.
     """
-    layer = network.canonical_name(layer)  # or the picture would be said to lack it
+    network.canonical_names((layer,))
     try:
         network.check_image(picture.image.shape, layer)
     except UserError as error:
