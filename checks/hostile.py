@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import pathlib
 import queue
 import random
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +55,9 @@ _BATCH = 200  # inputs of a kind at a time
 _LONGEST = 60.0  # seconds for one input
 _MEMORY = 6 * 2**30  # bytes that an input may take
 _PICTURES = ("png", "jpg", "webp", "gif", "bmp", "tif")
-_WEIGHTS = ("h5", "safetensors", "npz", "pth", "mat")
+# Only torch can write a .pth, and the package does without it.
+_PTH = ("pth",) if importlib.util.find_spec("torch") else ()
+_WEIGHTS = ("h5", "safetensors", "npz", *_PTH, "mat")
 
 
 class Report(NamedTuple):
@@ -376,7 +380,8 @@ class _Worker:
         read = lambda lines, answers: [answers.put(line) for line in itertools.chain(lines, [""])]
         arguments = (self._process.stdout, self._answers)
         threading.Thread(target=read, args=arguments, daemon=True).start()
-        self._answers.get(timeout=10 * _LONGEST)  # it has begun
+        if not self._answers.get(timeout=10 * _LONGEST):  # it has begun
+            raise RuntimeError(f"{shlex.join(words[1:])} died before the first input")
 
     def _end(self):
         if self._process:

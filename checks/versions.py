@@ -79,9 +79,8 @@ def run_row(python: str, version: str, kind: str) -> Outcome:
     inside = folder / "bin" / "python"
     constraints = folder / "constraints.txt"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    constraints.write_text(
-        "\n".join(list_floors(project["dependencies"]) if kind == "lowest" else [])
-    )
+    required = [*project["dependencies"], *project["optional-dependencies"]["studio"]]
+    constraints.write_text("\n".join(list_floors(required) if kind == "lowest" else []))
     install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
         [*install, "--constraint", constraints, "--editable", ".[dev]"], cwd=ROOT, check=True

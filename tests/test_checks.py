@@ -17,8 +17,6 @@ _INPUTS = 20  # of each kind
 
 @pytest.mark.parametrize("kind", hostile.KINDS)
 def test_damaged_files_are_accepted_or_refused_in_a_sentence(kind, tmp_path, monkeypatch):
-    if kind == "pth":
-        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)  # flags are read where their file is
     box = hostile.Box(tmp_path / "box")
     tried = [hostile.try_input(kind, 1, number, box) for number in range(_INPUTS)]
@@ -97,6 +95,12 @@ def test_workers_answer():
     """As `make soak` tries inputs: in processes of their own, until there are enough."""
     report = hostile.run_inputs(seed=0, seconds=0, least=20, kinds=("png", "recipe"))
     assert report.outcomes.total() >= 20 and report.faults == []
+
+
+def test_a_worker_that_cannot_begin_is_named(monkeypatch):
+    monkeypatch.setattr(hostile.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="-m checks.hostile 0 died before the first input"):
+        hostile.run_inputs(seed=0, seconds=0, least=1, kinds=("png",))
 
 
 def test_lowest_versions_are_those_of_the_requirements():

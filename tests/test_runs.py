@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -126,6 +127,30 @@ def test_a_full_disk_is_said_and_the_last_state_stays(problem, tmp_path, monkeyp
             descend(problem, tmp_path, **stop_at(9))
         # Where only the end is left to be saved, the result is worth more than its state.
         assert descend(problem, tmp_path).sessions == 2
+
+
+def test_orbaxs_names_have_not_moved(problem, tmp_path):
+    """What is deleted by name, its notes and its unfinished folders, is no promise of orbax's."""
+    with pytest.raises(runs.Stopped):
+        descend(problem, tmp_path, **stop_at(5))
+    (state,) = tmp_path.glob(".unfinished-*")
+    (state / "5" / "_CHECKPOINT_METADATA").write_text("[" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stop = stop_at(9)
+
+    def limit_and_stop(step, image):
+        if step == 9:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+            stop["show"](step, image)
+
+    try:
+        with pytest.raises(UserError, match=r"9 cannot be saved.*goes on after step 5"):
+            descend(problem, tmp_path, show=limit_and_stop, save_every=9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # Writers that are not done yet may put back what has just been deleted.
+    assert {path.name for path in state.iterdir()} - {"9.orbax-checkpoint-tmp"} == {"5"}
+    assert descend(problem, tmp_path).sessions == 2
 
 
 @pytest.fixture
