@@ -1,11 +1,13 @@
 """Runs the tests under other versions of Python and of the libraries that the package stands on.
 
 Each row has a virtual environment of its own, made anew: the lowest versions that pyproject.toml
-admits, as written there, or the newest that pip finds. Prints a table in Markdown; exits with 1 if
-a row has failures, or none could be run.
+admits, as written there, or the newest that pip finds. Prints a table in Markdown, a row as soon as
+it is done; what pytest said is in build/versions/. Exits with 1 if a row has failures, or if none
+could be run.
 
-Example:
+Examples:
   python -m checks.versions
+  python -m checks.versions 3.11-lowest
 """
 
 import pathlib
@@ -71,7 +73,8 @@ def run_row(python: str, version: str, kind: str) -> Outcome:
       kind: "lowest" or "newest".
 
     Raises:
-      subprocess.CalledProcessError: if the versions cannot be installed.
+      subprocess.CalledProcessError: if the versions cannot be installed, or pytest ends without a
+        report.
     """
     folder = _FOLDER / f"{version}-{kind}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -92,8 +95,11 @@ def run_row(python: str, version: str, kind: str) -> Outcome:
     report = folder / "tests.xml"
     began = time.monotonic()
     words = ["-m", "pytest", "-n", "auto", "--dist", "worksteal", f"--junitxml={report}"]
-    subprocess.run([inside, *words], cwd=ROOT)  # what failed is in its report
+    with open(folder / "tests.log", "w") as log:
+        tests = subprocess.run([inside, *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     minutes = (time.monotonic() - began) / 60
+    if not report.exists():
+        tests.check_returncode()
     suites = ElementTree.parse(report).getroot().iter("testsuite")
     counts = {name: 0 for name in ("tests", "failures", "errors", "skipped")}
     for suite in suites:
@@ -108,21 +114,22 @@ def run_row(python: str, version: str, kind: str) -> Outcome:
 def main() -> int:
     """Runs the rows whose interpreters are there, or those named in the arguments."""
     wanted = sys.argv[1:]
-    lines, failures, num_run = [], 0, 0
+    failures, num_run = 0, 0
+    heads = ["Python", "versions", *_SHOWN, "passed", "failed", "skipped", "minutes"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for version, kind in ROWS:
         if wanted and f"{version}-{kind}" not in wanted:
             continue
+        cells = [version, kind]
         python = find_python(version)
         if python is None:
-            lines.append(f"| {version} | {kind}: there is no python{version} |" + " |" * 8)
-            continue
-        outcome = run_row(python, version, kind)
-        failures, num_run = failures + outcome.failed, num_run + 1
-        cells = [version, kind, *outcome.versions.values(), *outcome[1:4]]
-        lines.append(f"| {' | '.join(map(str, cells))} | {outcome.minutes:.1f} |")
-    heads = ["Python", "versions", *_SHOWN, "passed", "failed", "skipped", "minutes"]
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    print("\n".join(lines))
+            cells[1] += f": there is no python{version}"
+        else:
+            outcome = run_row(python, version, kind)
+            failures, num_run = failures + outcome.failed, num_run + 1
+            cells += [*outcome.versions.values(), *outcome[1:4], f"{outcome.minutes:.1f}"]
+        cells += [""] * (len(heads) - len(cells))
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return int(failures > 0 or not num_run)
 
 

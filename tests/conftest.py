@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 
 # Compiling is what most tests wait for. Without LLVM's optimisations, and with the older of XLA's
 # two ways to write loops, it takes about half the time (BUILD_NOTES.md). The programs are the same
@@ -12,6 +13,10 @@ if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
         quick += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
+
+# A shell has what it starts in the background ignore SIGINT, and the program then does too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import numpy as np
