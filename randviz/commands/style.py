@@ -2,6 +2,7 @@
 
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
+  randviz style --content_image='photos/*.jpg' --style_image=a.jpg   (many, each in a folder)
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
   randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_masks=me.png,rest.png
   randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
