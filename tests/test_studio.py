@@ -333,6 +333,7 @@ def test_a_process_of_the_same_number_is_not_taken_for_the_run(tmp_path):
     assert folder.find_process() is None
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_stopped_and_gone_on_with_from_the_command_line(tmp_path):
     """And `--watch` ends with the run, once no page is open."""
     run = tmp_path / "me"
@@ -355,6 +356,7 @@ def test_a_run_is_watched_stopped_and_gone_on_with_from_the_command_line(tmp_pat
     assert record["sessions"] == 2 and (run / "out.png").exists()
 
 
+@pytest.mark.slow
 def test_a_watched_command_ends_as_its_run_does(tmp_path, capfd):
     """Refused by the run: said once by it, and the exit code is a mistake's."""
     bad = ["--scale_sizes=9", "--watch"]

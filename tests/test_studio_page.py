@@ -80,6 +80,7 @@ def find_run(folder):
     raise AssertionError("no run is at work")
 
 
+@pytest.mark.slow
 def test_a_visit(page, start, tmp_path):
     server = start()
     page.goto(server.address)
