@@ -1,6 +1,7 @@
 """Sample pictures: paintings and photographs of the package, and those inside scikit-image."""
 
 import importlib.resources
+import textwrap
 import tomllib
 
 from PIL import Image as Pillow
@@ -52,8 +53,15 @@ def open_sample(name: str) -> Pillow.Image:
     return Pillow.fromarray(getattr(skimage.data, name)())
 
 
-def describe_samples() -> str:
-    """Names all samples and says what they are, a line each."""
+def describe_samples(full: bool) -> str:
+    """Names all samples, as text for `--help`.
+
+    Args:
+      full: whether each is described, on a line of its own.
+    """
+    if not full:
+        ends = {"initial_indent": "  ", "subsequent_indent": "  "}
+        return textwrap.fill(f"{', '.join(SAMPLES)}; --helpfull describes them.", 80, **ends)
     lines = dict(_SCIKIT_IMAGE)
     for name, about in _OWN.items():
         made = (about[key] for key in ("author", "year") if about[key] != "not recorded")
