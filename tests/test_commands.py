@@ -1,19 +1,24 @@
 """The commands from the outside: what they write, what they say, and what they refuse."""
 
 import dataclasses
+import inspect
 import json
 import os
+import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from randviz import __main__ as entry
 from randviz.__main__ import COMMANDS, main
 from randviz.commands import demo, descent, select, style
 from randviz.commands.network_choice import load_recipe
@@ -25,6 +30,7 @@ from randviz.networks.weights import random_weights, weight_shapes
 from randviz.search.recipe import format_recipe
 from randviz.types import UserError
 
+ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--image_size=16", "--num_steps=4"]
 INVERT = ["invert", "--image=chelsea", "--layer=conv1_2", *SMALL]
 TEXTURE = [
@@ -297,13 +303,17 @@ def test_texture_of_another_size_and_place(tmp_path):
             "features of layer 'conv1_2' are too large for float32",
         ),
         ("invert --image=~/nowhere.png", "/nowhere.png does not exist"),
-        ("paint", "paint"),
+        ("paint", "there is no command 'paint'"),
+        ("stile", "perhaps style is meant"),
     ],
 )
 def test_mistakes_get_a_sentence_and_leave_nothing(files, capsys, words, said):
     out = files / "out"
     words = words.replace("{}", str(files)).split()
-    assert main([*words, *([f"--out_dir={out}"] if words != ["paint"] else [])]) == 2
+    assert (
+        main([*words, *([f"--out_dir={out}"] if len(words) > 1 or words == ["invert"] else [])])
+        == 2
+    )
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert error.count("\n") == 1 and error.endswith(".\n")
@@ -452,10 +462,63 @@ def test_help_is_there_without_a_command_and_with_each(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*COMMANDS, "chelsea"))
+    assert "Exit codes:" in shown and "stopped by Ctrl-C" in shown
     for name in COMMANDS:
         assert main([name, "--help"]) == 0
-        assert "Example" in capsys.readouterr().out
+        short = capsys.readouterr().out
+        assert f"Usage: randviz {name} " in short and "Example" in short and "--helpfull" in short
+        assert short.count("\n") < 40 and max(map(len, short.splitlines())) <= 100
+        assert main(["help", name]) == 0
+        assert capsys.readouterr().out == short
+        assert main([name, "--helpfull"]) == 0
+        full = capsys.readouterr().out
+        assert len(full) > len(short)
+        for field in dataclasses.fields(import_module(f"randviz.commands.{name}").Settings):
+            assert f"  --{field.name}" in full or f"  --no{field.name}" in full
     assert main([]) == 2
+
+
+def test_exit_codes_are_the_same_in_the_help_and_the_guide():
+    guide = (ROOT / "docs" / "guides" / "own_picture.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \|", guide, re.M)
+    told = inspect.getdoc(entry).split("Exit codes:")[1]
+    assert sorted(re.findall(r"\d+", " ".join(rows))) == sorted(re.findall(r"\d+", told))
+
+
+# What makes an example small, after its own flags.
+SMALLEST = {
+    "style": "--image_size=32 --num_steps=2",
+    "texture": "--image_size=24 --num_steps=2 --output_size=24x20",
+    "invert": "--image_size=16 --num_steps=2 --layer=conv1_1",
+    "compare": "--image_size=16 --num_steps=2 --layers=conv1_1",
+    "select": "--image_size=16 --num_steps=2 --last_layer=conv1_1 --num_candidates=2",
+    "population": "--image_size=16 --num_steps=2 --layers=conv1_1 --num_networks=2 --num_noises=1"
+    " --num_candidates=1 --selection_steps=2",
+}
+PAPERS = {
+    "style": "--style_layers=conv1_1 --content_layers=conv1_1",
+    "texture": "--layers=conv1_1",
+}
+
+
+@pytest.mark.parametrize("command", SMALLEST)
+def test_the_examples_of_the_help_work(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Pillow.effect_noise((24, 24), 50).convert("RGB").save(tmp_path / "photos" / "me.jpg")
+    doc = import_module(f"randviz.commands.{command}").__doc__
+    lines = re.findall(r"^  randviz (.*?)(?:   \(.*\))?$", doc, re.M)
+    assert len(lines) >= 2
+    for index, (name, *words) in enumerate(map(shlex.split, lines)):
+        if any("vgg19.h5" in word for word in words):
+            parse_flags(import_module(f"randviz.commands.{name}").Settings, words)
+            continue  # needs a file of trained weights
+        words += SMALLEST[name].split()
+        if "--method=paper" in words:
+            words += PAPERS[name].split()
+        if "--out_dir=out/net" not in words:
+            words.append(f"--out_dir=out/{index}")
+        assert main([name, *words]) == 0, words
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Shorter(Common):
 
 def test_another_default_keeps_description_and_bounds():
     assert parse_flags(Shorter, []).num_steps == 20
-    assert "How many." in describe_flags(Shorter) and "--num_steps=20" in describe_flags(Shorter)
+    assert "--num_steps=20              How many." in describe_flags(Shorter)
     with pytest.raises(UserError, match="num_steps"):
         parse_flags(Shorter, ["--num_steps=51"])
 
@@ -90,16 +90,49 @@ def test_mistakes_are_one_sentence_and_exit_code_2(words, said, capsys):
 
 
 def test_help_tells_every_flag_with_its_default(capsys):
-    assert run_command("randviz x", Settings, None, ["--help"], "Does x.") == 0
+    assert run_command("randviz x", Settings, None, ["--helpfull"], "Does x.") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Does x.")
     for field in dataclasses.fields(Settings):
-        assert f"--{field.name}=" in shown
-    assert "--layers=a,b" in shown and "One of x, y." in shown
+        assert f"  --{field.name}" in shown
+    assert "--layers=a,b" in shown and "One of x, y." in shown and "--name=..." in shown
     # The command's own flags come before those it shares.
-    assert describe_flags(Settings).index("--layers") < describe_flags(Settings).index(
-        "--num_steps"
-    )
+    assert shown.index("--layers") < shown.index("--num_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seldom(Common):
+    num_steps: int = 20
+    depth: int = setting(3, "How deep, from 1.5 on. From 1 it is shallow.")
+    quiet: bool = setting(True, "Whether it is quiet.")
+    gamma: float = setting(1.0, "What nobody asks for.", rare=True)
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpshort"])
+def test_the_short_help_is_a_sentence_on_each_flag_that_is_often_needed(capsys, flag):
+    assert run_command("randviz x", Seldom, None, ["--depth=2", flag], "Does x.") == 0
+    shown = capsys.readouterr().out
+    assert "How deep, from 1.5 on.\n" in shown and "shallow" not in shown
+    assert "--num_steps=20" in shown and "--noquiet" in shown and "gamma" not in shown
+    assert "--helpfull describes all flags in full, and 1 more." in shown
+    full = describe_flags(Seldom, full=True)
+    assert "What nobody asks for." in full and "it is shallow" in full
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--num-steps=3", "no flag --num-steps, perhaps --num_steps is meant"),
+        ("--laud", "perhaps --loud is meant"),
+        ("--nolaud", "no flag --nolaud"),
+        ("--xyz=1", "no flag --xyz; --helpfull"),
+        ("--num_steps=3.5", "--num_steps=3.5: not a whole number"),
+        ("--weight=heavy", "--weight=heavy: not a number"),
+    ],
+)
+def test_a_message_about_a_flag_says_what_may_be_meant(words, said):
+    with pytest.raises(UserError, match=said):
+        parse_flags(Settings, [words])
 
 
 def test_a_mistake_of_ours_is_not_hidden():

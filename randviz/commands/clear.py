@@ -3,6 +3,8 @@
 A run that was stopped keeps its state, so that the same command can go on with it. After this it
 cannot.
 
+Usage: randviz clear --out_dir=FOLDER [--dry_run]
+
 Example:
   randviz clear --out_dir=out/invert
 """
@@ -22,7 +24,7 @@ class Settings(CommandSettings):
     """Settings of `randviz clear`."""
 
     dry_run: bool = setting(False, "Only says what would be removed.")
-    out_dir: str = setting("", "The folder.")
+    out_dir: str = setting("", "The folder that is cleared.")
 
 
 def run(settings: Settings) -> None:

@@ -4,10 +4,12 @@ Equal steps from the same starting noise, layer by layer, as in the paper's figu
 trained below. Distance, PSNR and SSIM stand under each picture and in a table. Without trained
 weights their row says so.
 
+Usage: randviz compare --image=PICTURE --trained_weights=FILE [--flag=value ...]
+
 Examples:
   randviz compare --image=chelsea --image_size=128 --num_steps=200
-  randviz compare --image=girl.png,house.png --trained_weights=vgg19.h5 --layers=pool1,pool3,pool5
-  randviz compare --image=me.jpg --network=ranvgg --trained_weights=vgg19.h5
+  randviz compare --image=chelsea,coffee --trained_weights=vgg19.h5 --layers=pool1,pool3,pool5
+  randviz compare --image=rocket --network=ranvgg --trained_weights=vgg19.h5
 """
 
 import dataclasses
@@ -49,7 +51,7 @@ describe = describe_inputs
 class Settings(StudySettings):
     """Settings of `randviz compare`."""
 
-    image: tuple[str, ...] = setting((), "The pictures: paths or samples, with commas between.")
+    image: tuple[str, ...] = setting((), "The pictures, files or samples, commas between.")
     layers: tuple[str, ...] = setting(
         ("pool1", "pool2", "pool3", "pool4", "pool5"), "The layers inverted, one at a time."
     )

@@ -1,11 +1,12 @@
 """Shows the paper's three tasks, and painting by random filters, on sample pictures.
 
-A few minutes on two cores, nothing to download.
+A few minutes on two cores, nothing to download. Writes the pictures, panels with their sources
+beside them, and index.html to look at.
+
+Usage: randviz demo [--flag=value ...]
 
 Example:
   randviz demo --out_dir=out/demo
-
-Writes the pictures, panels with their sources beside them, and index.html to look at.
 """
 
 import dataclasses

@@ -21,33 +21,43 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
 
     output_image: str = setting(
         "",
-        "Path of the picture, .png, .jpg, .webp, .tif or .bmp, if not out.png in --out_dir.",
+        "Path of the result, if not out.png in --out_dir. The format follows from its end: .png,"
+        " .jpg, .webp, .tif or .bmp.",
     )
-    quality: int = setting(95, "Of JPEG and WebP files.", lower_bound=1, upper_bound=100)
+    quality: int = setting(95, "Of JPEG and WebP files.", lower_bound=1, upper_bound=100, rare=True)
     bits: int = setting(
-        8, "Of a channel, 8 or 16; 16 in PNG and TIFF files only.", lower_bound=8, upper_bound=16
+        8,
+        "Of a channel, 8 or 16; 16 in PNG and TIFF files only.",
+        lower_bound=8,
+        upper_bound=16,
+        rare=True,
     )
     animation: str = setting(
         "",
-        "Path of an animation of the run, .webp or .gif: a frame every --save_every steps, or about"
-        " forty in all.",
+        "Path of an animation of the run, .webp or .gif. It has a frame every --save_every steps,"
+        " or about forty in all.",
     )
     gradient_reduction: str = setting(
         "mean_abs",
         "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
         choices=GRADIENT_REDUCTIONS,
+        rare=True,
     )
     solver: str = setting(
         "auto",
         "The method of descent: L-BFGS of jaxopt or optax; Adam; averaged_adam, whose rate decays"
         " and whose last iterates are averaged; auto is jaxopt, or averaged_adam with --redraw.",
         choices=("auto", *SOLVERS),
+        rare=True,
     )
-    memory: int = setting(MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000)
+    memory: int = setting(
+        MEMORY, "Steps that L-BFGS remembers.", lower_bound=1, upper_bound=1000, rare=True
+    )
     redraw: bool = setting(
         False,
         "Draws what is random anew at each step: the weights of a random network, the directions"
         " and thresholds of the statistic.",
+        rare=True,
     )
     min_size: int = setting(
         0,
@@ -55,27 +65,43 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
         " scale. Each size is about √2 of the one before, unless --num_scales says otherwise.",
         lower_bound=0,
         upper_bound=LARGEST_SIDE,
+        rare=True,
     )
     num_scales: int = setting(
-        0, "How many scales, the last at --image_size; 0 for as many as fit.", lower_bound=0
+        0,
+        "How many scales, the last at --image_size; 0 for as many as fit.",
+        lower_bound=0,
+        rare=True,
     )
     scale_sizes: tuple[str, ...] = setting(
         (),
         "The longest sides themselves, growing, with commas between, in place of --min_size and"
         " --num_scales; the last must be the result's.",
+        rare=True,
     )
     scale_steps: tuple[str, ...] = setting(
-        (), "Steps at each scale, with commas between; by default --num_steps are divided."
+        (),
+        "Steps at each scale, with commas between; by default --num_steps are divided.",
+        rare=True,
     )
     init: str = setting(
-        "noise", "Where the descent starts: noise, or --init_image.", choices=("noise", "image")
+        "noise",
+        "Where the descent starts: noise, or --init_image.",
+        choices=("noise", "image"),
+        rare=True,
     )
-    init_image: str = setting("", "A path or sample to start from, with --init=image.")
+    init_image: str = setting("", "A path or sample to start from, with --init=image.", rare=True)
     print_every: int = setting(
-        0, "Steps between two lines of progress; 0 for one every ten seconds.", lower_bound=0
+        0,
+        "Steps between two lines of progress; 0 for one every ten seconds.",
+        lower_bound=0,
+        rare=True,
     )
     save_every: int = setting(
-        0, "Steps between two intermediate pictures, out_00100.png; 0 for none.", lower_bound=0
+        0,
+        "Steps between two intermediate pictures, out_00100.png; 0 for none.",
+        lower_bound=0,
+        rare=True,
     )
     watch: bool = setting(
         False, "Opens a page of this machine's own on which the picture forms; see randviz studio."
@@ -93,15 +119,15 @@ class MethodSettings(DescentSettings):
 
     method: str = setting(
         "filters",
-        "filters: means of random filters' responses, drawn anew at each step, coarse to fine;"
-        " paper: one network, whose Gram matrices are compared, and all flags about networks,"
-        " layers, statistics and solvers.",
+        "How: by random filters, or as in the paper. filters compares means of random filters'"
+        " responses, drawn anew at each step, coarse to fine; paper the Gram matrices of one"
+        " network, and has all flags about networks, layers, statistics and solvers.",
         choices=("filters", "paper"),
     )
     num_steps: int = setting(
         0,
-        "Steps of all scales together; 0 for the method's own: 500 with --method=paper (the paper"
-        " takes 2000).",
+        "Steps in all; 0 for the method's own number. That is 500 with --method=paper (the paper"
+        " takes 2000), and with filters grows with the number of scales.",
         lower_bound=0,
         upper_bound=10**6,
     )
@@ -109,11 +135,13 @@ class MethodSettings(DescentSettings):
         "gram",
         "What of each layer's features is compared, the content's apart.",
         choices=tuple(STATISTICS),
+        rare=True,
     )
     weighting: str = setting(
         "gradient",
         "How layers are weighted: by the reciprocal gradient (the paper's ω and μ), or not at all.",
         choices=WEIGHTINGS,
+        rare=True,
     )
 
 

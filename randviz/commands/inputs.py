@@ -27,7 +27,7 @@ class SeedSettings(CommandSettings):
 
     seed: int = setting(
         0,
-        "Of the random weights and the starting noise.",
+        "Another number draws anew what is random. That is weights, filters, starting noise.",
         lower_bound=0,
         upper_bound=2**32 - 1,
     )
@@ -39,13 +39,14 @@ class PictureSettings(CommandSettings):
 
     image_size: int = setting(
         256,
-        "Longest side in pixels that pictures are resized to.",
+        "Longest side of the pictures, in pixels. They are resized to it.",
         lower_bound=1,
         upper_bound=LARGEST_SIDE,
     )
     square: bool = setting(
         False,
         "Takes the largest square in the middle of each picture; fully connected layers need one.",
+        rare=True,
     )
 
 

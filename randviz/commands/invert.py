@@ -1,11 +1,11 @@
 """Rebuilds a picture from what one layer of an untrained network keeps of it.
 
+Usage: randviz invert --image=PICTURE [--layer=LAYER] [--flag=value ...]
+
 Examples:
   randviz invert --image=chelsea --layer=pool4 --image_size=128 --num_steps=300 --out_dir=out/cat
-  randviz invert --image=me.jpg --layer=pool5 --tv_weight=0.01
-  randviz invert --image=me.jpg --layer=fc6 --square --image_size=256
-  randviz invert --image=me.jpg --layer=conv3 --network=caffenet --square --image_size=227 \\
-    --weighting=energy --tv_weight=4.4e-4 --alpha_weight=1.5e-4   (as Mahendran and Vedaldi did)
+  randviz invert --image=rocket --layer=pool5 --tv_weight=0.01
+  randviz invert --image=astronaut --layer=fc6 --square --image_size=256
 """
 
 import dataclasses
@@ -29,28 +29,36 @@ class Settings(DescentSettings):
 
     image: str | tuple[str, ...] = setting(
         "",
-        "The picture: a path, or the name of a sample. A folder or a pattern, as photos/*.jpg,"
-        " rebuilds many, each in a folder of its own in --out_dir.",
+        "The picture: a file, a sample, or a folder. A folder stands for many; so does a"
+        " pattern, as 'photos/*.jpg', and each result has a folder of its own in --out_dir.",
         several=True,
     )
-    layer: str = setting("pool4", "The layer whose features are matched.")
+    layer: str = setting("pool4", "The layer that the picture is rebuilt from.")
     tv_weight: float = setting(
         0.0,
-        "γ of the total variation; 0.003 to 0.01 helps deep layers, the paper has 0.",
+        "How smooth: 0.003 to 0.01 helps deep layers. γ of the total variation; the paper has 0.",
         lower_bound=0,
     )
     tv_power: float = setting(
-        2.0, "β, to which differences of pixels are raised in it.", lower_bound=1, upper_bound=10
+        2.0,
+        "β, to which differences of pixels are raised in it.",
+        lower_bound=1,
+        upper_bound=10,
+        rare=True,
     )
     alpha_weight: float = setting(
-        0.0, "Of the α-norm of the picture around mid-grey; the paper has none.", lower_bound=0
+        0.0,
+        "Of the α-norm of the picture around mid-grey; the paper has none.",
+        lower_bound=0,
+        rare=True,
     )
-    alpha_power: int = setting(6, "α of that norm.", lower_bound=2, upper_bound=20)
+    alpha_power: int = setting(6, "α of that norm.", lower_bound=2, upper_bound=20, rare=True)
     weighting: str = setting(
         "omega",
         "What the loss is multiplied by: omega, the paper's ω; or energy, one over the energy of"
         " the target's features, as Mahendran and Vedaldi did.",
         choices=inversion.WEIGHTINGS,
+        rare=True,
     )
     out_dir: str = "out/invert"
 

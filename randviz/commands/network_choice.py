@@ -33,13 +33,14 @@ class NetworkSettings(SeedSettings):
 
     network: str = setting(
         "vgg19",
-        f"An architecture ({', '.join(NETWORKS)}) with random weights; or a network chosen"
-        f" before: {', '.join(SHIPPED_RECIPES)}, a file with a recipe, or the recipe itself.",
+        "The network: an architecture, or a recipe. Architectures, with random weights, are"
+        f" {', '.join(NETWORKS)}; recipes {', '.join(SHIPPED_RECIPES)}, a file with one from"
+        " randviz select, or its line itself.",
     )
     trained_weights: str = setting(
         "",
-        "A file with trained weights for the architecture, in place of random ones: Keras .h5,"
-        " .safetensors, PyTorch .pth, .npz, or MatConvNet .mat.",
+        "A file of weights, in place of random ones. It may be Keras .h5, .safetensors,"
+        " PyTorch .pth, .npz, or MatConvNet .mat, and must be of the architecture.",
     )
     input_convention: str = setting(
         "auto",
@@ -47,11 +48,13 @@ class NetworkSettings(SeedSettings):
         " [0, 1], minus the mean, over the deviation), matconvnet (RGB, 0 to 255, minus the mean);"
         " auto as the file's kind has it.",
         choices=("auto", *INPUT_CONVENTIONS),
+        rare=True,
     )
     normalization_images: tuple[str, ...] = setting(
         SCIKIT_IMAGE_SAMPLES,
         "Pictures over which the mean activation of each trained filter is made 1, as Gatys did;"
         " empty takes the weights as they are. AlexNet cannot be normalised and is not.",
+        rare=True,
     )
     scale: float = setting(
         PAPER_SCALE,
@@ -59,42 +62,52 @@ class NetworkSettings(SeedSettings):
         " the picture is the same.",
         lower_bound=1e-5,
         upper_bound=1e3,
+        rare=True,
     )
     bias_scale: float = setting(
-        0.0, "Standard deviation of the random biases; the paper has none.", lower_bound=0
+        0.0,
+        "Standard deviation of the random biases; the paper has none.",
+        lower_bound=0,
+        rare=True,
     )
     pooling: str = setting(
         "auto",
         "How windows are pooled, or stride for strided convolutions in their place; auto is max for"
         " AlexNet and avg for the others.",
         choices=("auto", *POOLINGS),
+        rare=True,
     )
     precision: str = setting(
         "highest",
         "Of products on a GPU or TPU: full float32, or the faster TF32 or bfloat16. CPUs always"
         " compute in full float32.",
         choices=tuple(PRECISIONS),
+        rare=True,
     )
     convolution: str = setting(
         "auto",
         "How convolutions are computed: direct, winograd, fft, or what is fastest on this machine."
         " The results differ by rounding only.",
         choices=CONVOLUTIONS,
+        rare=True,
     )
     padding: str = setting(
         "auto",
         "What lies beyond the edge of a convolution; auto is zero for all but random_filters.",
         choices=("auto", *PADDING_MODES),
+        rare=True,
     )
     activation: str = setting(
         "auto",
         "The function after each convolution; auto is relu for all but random_filters.",
         choices=("auto", *ACTIVATIONS),
+        rare=True,
     )
     input_offset: str = setting(
         "auto",
         "Subtracted from pixel values in 0 to 255 before the first layer: a number, mean for the"
         " ImageNet mean, or auto for what the task, or the trained network, works best with.",
+        rare=True,
     )
 
 

@@ -5,10 +5,11 @@ the end come summary.json, its table, and box.png, as in the paper's figure 3. A
 at any moment, and one with more networks or noises goes on where one with fewer ended. All devices
 that JAX sees take part, each with a network of its own.
 
+Usage: randviz population --image=PICTURE[,PICTURE ...] [--flag=value ...]
+
 Examples:
   randviz population --image=chelsea --layers=pool2,pool4 --num_networks=32 --out_dir=out/many
   randviz population --image=chelsea,coffee --kinds=random --num_networks=8 --num_noises=8
-  randviz population --image=chelsea --num_networks=300 --num_processes=-1
 """
 
 import dataclasses
@@ -63,24 +64,37 @@ _SINGLE = ("given", TRAINED)  # kinds of one network
 class PopulationSettings(StudySettings, ProcessSettings):
     """Settings of populations of networks."""
 
-    image: tuple[str, ...] = setting((), "The pictures: paths or samples, with commas between.")
+    image: tuple[str, ...] = setting((), "The pictures, files or samples, commas between.")
     layers: tuple[str, ...] = setting(("pool1", "pool3"), "The layers inverted, one at a time.")
     kinds: tuple[str, ...] = setting(
         ("random", "ranvgg"),
-        "Whose networks: random; ranvgg, selected layer by layer on --reference_image; given, the"
-        " one network that --network names, and trained, the one in --trained_weights, with other"
-        " noises only.",
+        "Whose networks: random, ranvgg, given, trained. ranvgg is selected layer by layer on"
+        " --reference_image; given, the one network that --network names, and trained, the one in"
+        " --trained_weights, vary in their noises only.",
     )
     num_networks: int = setting(8, "Networks of each kind.", lower_bound=1, upper_bound=10**6)
-    reference_image: str = setting("astronaut", "The picture that ranvgg is selected on.")
+    reference_image: str = setting(
+        "astronaut", "The picture that ranvgg is selected on.", rare=True
+    )
     reference_size: int = setting(
-        0, "Its longest side in pixels; 0 for --image_size.", lower_bound=0
+        0,
+        "Its longest side in pixels; 0 for --image_size.",
+        lower_bound=0,
+        rare=True,
     )
     num_candidates: int = setting(
-        5, "Draws tried in each layer of ranvgg.", lower_bound=1, upper_bound=10**4
+        5,
+        "Draws tried in each layer of ranvgg.",
+        lower_bound=1,
+        upper_bound=10**4,
+        rare=True,
     )
     selection_steps: int = setting(
-        200, "Steps of each reconstruction in the selection.", lower_bound=1, upper_bound=10**6
+        200,
+        "Steps of each reconstruction in the selection.",
+        lower_bound=1,
+        upper_bound=10**6,
+        rare=True,
     )
     image_size: int = 64
 
@@ -91,8 +105,8 @@ class Settings(PopulationSettings):
 
     num_noises: int = setting(
         1,
-        "Starting noises that each network meets; two or more, and two networks or more, tell"
-        " their shares of the variance apart.",
+        "Starting noises that each network meets. Two or more, and two networks or more, tell their"
+        " shares of the variance apart.",
         lower_bound=1,
         upper_bound=10**6,
     )

@@ -2,6 +2,8 @@
 
 The network comes out as a recipe, a line of text that every command takes.
 
+Usage: randviz select --reference_image=PICTURE [--flag=value ...]
+
 Examples:
   randviz select --reference_image=astronaut --image_size=64 --last_layer=conv3_1 --out_dir=out/net
   randviz invert --network=out/net/recipe.txt --image=chelsea --layer=conv3_1
@@ -40,15 +42,20 @@ from randviz.types import Image, Params, UserError
 class Settings(StudySettings):
     """Settings of `randviz select`."""
 
-    reference_image: str = setting("", "The picture reconstructed: a path, or a sample's name.")
+    reference_image: str = setting("", "The picture reconstructed: a file, or a sample.")
     num_candidates: int = setting(5, "Draws tried in each layer.", lower_bound=1, upper_bound=10**4)
     last_layer: str = setting(
-        "", "The deepest layer selected; if not given, the last before fully connected ones."
+        "", "The deepest layer selected. If not given, the last before fully connected ones."
     )
     image_size: int = 64
-    racing: bool = setting(False, "Drops the worse half of the draws on the way; saves half.")
+    racing: bool = setting(
+        False, "Drops the worse half of the draws on the way; saves half.", rare=True
+    )
     batch_size: int = setting(
-        1, "Draws that descend together: 1 on a CPU, more on a GPU.", lower_bound=1
+        1,
+        "Draws that descend together: 1 on a CPU, more on a GPU.",
+        lower_bound=1,
+        rare=True,
     )
     out_dir: str = "out/select"
 

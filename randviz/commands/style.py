@@ -1,15 +1,12 @@
 """Paints the content of one picture in the style of another.
 
+Usage: randviz style --content_image=PHOTOGRAPH --style_image=PAINTING [--flag=value ...]
+
 Examples:
   randviz style --content_image=chelsea --style_image=starry_night --out_dir=out/starry_cat
-  randviz style --content_image='photos/*.jpg' --style_image=a.jpg   (many, each in a folder)
-  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_blend_weights=2,1
-  randviz style --content_image=me.jpg --style_image=a.jpg,b.jpg --style_masks=me.png,rest.png
-  randviz style --content_image=me.jpg --style_image=a.jpg --strength=0.7
-  randviz style --content_image=me.jpg --style_image=a.jpg --style_scale=1.5
-  randviz style --content_image=me.jpg --style_image=a.jpg --method=paper
-  randviz style --content_image=me.jpg --style_image=a.jpg --method=paper --content_weight=100 \\
-    --style_weight=1 --tv_weight=1000 --init=noise   (as printed in the paper: no style comes of it)
+  randviz style --content_image=columns --style_image=great_wave --strength=0.7 --original_colors
+  randviz style --content_image='photos/*.jpg' --style_image=the_scream   (many, a folder each)
+  randviz style --content_image=astronaut --style_image=la_calanque --method=paper
 """
 
 import dataclasses
@@ -58,32 +55,34 @@ class Settings(MethodSettings):
 
     content_image: str | tuple[str, ...] = setting(
         "",
-        "The photograph: a path, or the name of a sample. A folder or a pattern, as photos/*.jpg,"
-        " paints many, each into a folder of its own in --out_dir.",
+        "The photograph: a file, a sample, or a folder. A folder stands for many; so does a"
+        " pattern, as 'photos/*.jpg', and each is painted into a folder of its own in --out_dir.",
         several=True,
     )
     style_image: tuple[str, ...] = setting(
         (),
-        "The painting: a path or the name of a sample; several, separated by commas, are blended"
-        " (a name with a comma in it stands in double quotes).",
+        "The painting: a file, or a sample. Several, separated by commas, are blended; a name"
+        " with a comma in it stands in double quotes.",
     )
     style_blend_weights: tuple[str, ...] = setting(
-        (), "How much each painting counts, numbers separated by commas; equal if not given."
+        (),
+        "How much each of several paintings counts: 2,1. Equally if not given.",
     )
     style_masks: tuple[str, ...] = setting(
         (),
-        "Where each painting counts: a picture for each, laid over the photograph, white in the"
-        " painting's region, black outside and grey where paintings blend.",
+        "Where each painting counts: a mask for each. It is laid over the"
+        " photograph, white in the painting's region, black outside, grey where paintings blend.",
     )
     strength: float = setting(
         STRENGTH,
-        "From 0, the photograph, to 1, nothing but the painting; of --method=filters.",
+        "How much style, from 0, the photograph, to 1. Of --method=filters.",
         lower_bound=0,
         upper_bound=1,
     )
     style_scale: float = setting(
         1.0,
-        "Size of the painting, as a multiple of --image_size: above 1, its strokes are larger.",
+        "Size of the strokes: 2 for twice as large. The painting's size, as a multiple of"
+        " --image_size.",
         lower_bound=0.1,
         upper_bound=10,
     )
@@ -91,29 +90,36 @@ class Settings(MethodSettings):
         (),
         "Layers whose features are matched to the photograph's; by default conv2_2, and in a"
         " network without it the first at the second resolution, or the image itself.",
+        rare=True,
     )
     style_layers: tuple[str, ...] = setting(
         (),
         "Layers whose statistics are matched to the painting's; by default the first at each of the"
         " first five resolutions, conv1_1 to conv5_1 in VGG-19.",
+        rare=True,
     )
-    content_weight: float = setting(style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0)
-    style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0)
+    content_weight: float = setting(
+        style.CONTENT_WEIGHT, "α, of the content.", lower_bound=0, rare=True
+    )
+    style_weight: float = setting(style.STYLE_WEIGHT, "β, of the style.", lower_bound=0, rare=True)
     tv_weight: float = setting(
-        style.TV_WEIGHT, "γ, of the total variation: the larger, the smoother.", lower_bound=0
+        style.TV_WEIGHT,
+        "γ, of the total variation: the larger, the smoother.",
+        lower_bound=0,
+        rare=True,
     )
     original_colors: bool = setting(
-        False, "Keeps the photograph's own colours: the result's brightness alone is painted."
+        False, "Keeps the photograph's own colours. Only the brightness is painted."
     )
     match_colors: bool = setting(
         False,
-        "Gives the painting the photograph's colours first, their mean and covariance, so that it"
-        " paints in them.",
+        "Paints in the photograph's colours. The painting is given their mean and covariance.",
     )
     init: str = setting(
         "content",
         "Where the descent starts: the photograph, noise, or --init_image.",
         choices=("content", "noise", "image"),
+        rare=True,
     )
     out_dir: str = "out/style"
 

@@ -1,9 +1,11 @@
 """Makes more of a texture, as untrained networks see it.
 
+Usage: randviz texture --texture_image=TEXTURE [--flag=value ...]
+
 Examples:
   randviz texture --texture_image=gravel --image_size=128 --out_dir=out/gravel
-  randviz texture --texture_image=bark.jpg --output_size=512x256
-  randviz texture --texture_image=bark.jpg --tileable
+  randviz texture --texture_image=brick --output_size=512x256
+  randviz texture --texture_image=grass --tileable
   randviz texture --texture_image=gravel --image_size=128 --method=paper
 """
 
@@ -42,21 +44,22 @@ class Settings(MethodSettings):
 
     texture_image: str | tuple[str, ...] = setting(
         "",
-        "The texture: a path, or the name of a sample. A folder or a pattern, as bark/*.jpg, makes"
-        " more of many, each in a folder of its own in --out_dir.",
+        "The texture: a file, a sample, or a folder. A folder stands for many; so does a"
+        " pattern, as 'bark/*.jpg', and each result has a folder of its own in --out_dir.",
         several=True,
     )
     layers: tuple[str, ...] = setting(
         (),
         "The layers whose statistics are matched, separated by commas; by default the first at each"
         " of the first four resolutions, conv1_1 to conv4_1 in VGG-19.",
+        rare=True,
     )
     output_size: str = setting(
-        "", "Size of the result in pixels, as 512x256 (width first); the texture's if not given."
+        "", "Width and height of the result, as 512x256. The texture's if not given."
     )
     tileable: bool = setting(
         False,
-        "Makes a picture that repeats without a seam; with --method=paper, --padding=periodic does"
+        "Makes a picture that repeats without a seam. With --method=paper, --padding=periodic does"
         " nearly the same.",
     )
     out_dir: str = "out/texture"

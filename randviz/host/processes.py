@@ -19,15 +19,21 @@ class ProcessSettings:
     """Settings of a command that several processes can run together."""
 
     coordinator_address: str = setting(
-        "", "Where several processes meet: host:port of the first. Empty: as the cluster says."
+        "",
+        "Where several processes meet: host:port of the first. Empty: as the cluster says.",
+        rare=True,
     )
     num_processes: int = setting(
         1,
         "How many processes take part; -1 asks the cluster (Slurm, TPU pod, MPI).",
         lower_bound=-1,
+        rare=True,
     )
     process_id: int = setting(
-        -1, "Which of them this is, from 0; -1 asks the cluster.", lower_bound=-1
+        -1,
+        "Which of them this is, from 0; -1 asks the cluster.",
+        lower_bound=-1,
+        rare=True,
     )
 
 

@@ -1,6 +1,7 @@
 """Sample pictures: paintings and photographs of the package, and those inside scikit-image."""
 
 import importlib.resources
+import textwrap
 import tomllib
 
 from PIL import Image as Pillow
@@ -66,6 +67,13 @@ def is_painting(name: str) -> bool:
     return _OWN.get(name, {}).get("author", "not recorded") != "not recorded"
 
 
-def describe_samples() -> str:
-    """Names all samples and says what they are, a line each."""
-    return "\n".join(f"  {name:<21} {describe_sample(name)}" for name in SAMPLES)
+def describe_samples(full: bool) -> str:
+    """Names all samples, as text for `--help`.
+
+    Args:
+      full: whether each is described, on a line of its own.
+    """
+    if full:
+        return "\n".join(f"  {name:<21} {describe_sample(name)}" for name in SAMPLES)
+    ends = {"initial_indent": "  ", "subsequent_indent": "  "}
+    return textwrap.fill(f"{', '.join(SAMPLES)}; --helpfull describes them.", 80, **ends)

@@ -7,16 +7,18 @@ refuses two modules that both define `--seed`.
 import atexit
 import csv
 import dataclasses
+import difflib
 import gc
 import inspect
 import io
 import itertools
 import math
 import os
+import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,6 +31,14 @@ from randviz.types import UserError
 
 Settings = TypeVar("Settings")
 
+# What absl says of numbers, and what a user understands.
+_PLAIN_WORDS = (
+    (r"invalid literal for int\(\).*", "not a whole number"),
+    (r"could not convert string to float.*", "not a number"),
+)
+_HELP_FLAGS = {"--help", "-h", "--helpshort", "--helpfull"}
+_HELP_WIDTH = 80  # columns of a terminal
+_NAME_WIDTH = 28  # of them, for a flag's name and default
 _MOST_SAID = 300  # characters of a value that are repeated in a message
 
 # Flags that were called otherwise in earlier versions and are still read: {old: new}.
@@ -47,6 +57,7 @@ def setting(
     lower_bound: float | None = None,
     upper_bound: float | None = None,
     several: bool = False,
+    rare: bool = False,
 ) -> Any:
     """Describes one field of a settings class.
 
@@ -55,18 +66,19 @@ def setting(
     Args:
       default: of the flag; its type chooses the flag's: bool, int, float, str, or tuple for a
         comma-separated list.
-      help: what it means, in plain language.
+      help: what it means, in plain language; its first sentence is all that `--help` shows.
       choices: the only values allowed.
       lower_bound: the smallest number allowed.
       upper_bound: the largest number allowed.
       several: of text, whether more words may follow the first, as a shell makes them of a
         pattern; the value of several is a tuple.
+      rare: whether it is seldom needed, so that `--helpfull` alone shows it.
 
     Returns:
       A data class field.
     """
     metadata = {"help": help, "choices": choices, "bounds": (lower_bound, upper_bound)}
-    metadata["several"] = several
+    metadata |= {"several": several, "rare": rare}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -75,32 +87,34 @@ class CommandSettings:
     """Settings that every command has."""
 
     dry_run: bool = setting(
-        False, "Only says how much memory and time it would take, after a few steps to measure."
+        False,
+        "Only says what memory and time it would take. A few steps are taken to measure it.",
     )
     out_dir: str = setting("out", "Folder for everything that is written.")
 
 
 def list_fields(settings_class: type) -> list[dataclasses.Field]:
-    """The fields of a settings class, each with the description that it has where it first stands.
+    """The fields of a settings class, each with the description that it has where it last has one.
 
     Args:
       settings_class: a data class of `setting` fields.
 
     Returns:
-      Fields with `default` and `metadata`.
+      Fields with `default` and `metadata`: the class's own first, then those of its bases.
     """
-    found = []
-    for field in dataclasses.fields(settings_class):
-        declared = (
-            vars(base)["__dataclass_fields__"].get(field.name)
-            for base in settings_class.__mro__
-            if "__dataclass_fields__" in vars(base)
-        )
-        described = next(other for other in declared if other is not None and other.metadata)
-        copy = dataclasses.field(default=field.default, metadata=described.metadata)
-        copy.name = field.name
-        found.append(copy)
-    return found
+    found = {}
+    for base in settings_class.__mro__:
+        for name in inspect.get_annotations(base):
+            field = vars(base)["__dataclass_fields__"][name]
+            if field.metadata:
+                found.setdefault(name, field)
+    fields = []
+    for name, described in found.items():
+        default = settings_class.__dataclass_fields__[name].default
+        field = dataclasses.field(default=default, metadata=described.metadata)
+        field.name = name
+        fields.append(field)
+    return fields
 
 
 def list_values(settings: Any, *excluded_fields: str) -> dict[str, Any]:
@@ -170,11 +184,17 @@ def parse_flags(settings_class: type[Settings], argv: Sequence[str]) -> Settings
     argv, more = _take_more_words(argv, list_fields(settings_class))
     try:
         rest = values(["randviz", *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname[:_MOST_SAID]
+        near = suggest(name.replace("-", "_"), values, prefix="--")
+        raise UserError(f"there is no flag --{name}{near}; --helpfull lists all.") from error
     except (flags.Error, OSError, UnicodeError) as error:
-        said = str(error).splitlines()[0].rstrip(" ?.").replace(". Did you mean: ", ", perhaps ")
-        raise UserError(f"{said[:_MOST_SAID]}; --help lists the flags.") from error
+        said = str(error).splitlines()[0].rstrip(" ?.")
+        for pattern, plain in _PLAIN_WORDS:
+            said = re.sub(pattern, plain, said)
+        raise UserError(f"{said[:_MOST_SAID]}; --helpfull lists all flags.") from error
     except RecursionError as error:  # absl looks for a similar name letter by letter
-        raise UserError("a flag's name has a thousand letters; --help lists the flags.") from error
+        raise UserError("a flag's name has a thousand letters; see --helpfull.") from error
     if rest:
         raise UserError(
             f"{rest[0][:_MOST_SAID]!r} is not a flag; write --name=value, and see --help."
@@ -231,20 +251,86 @@ def _define_flag(field: dataclasses.Field, values: flags.FlagValues) -> None:
         flags.DEFINE_string(field.name, default, help, flag_values=values)
 
 
-def describe_flags(settings_class: type) -> str:
-    """The flags of a settings class with defaults and meanings, as text for `--help`."""
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Suggests what was meant by a word that is unknown.
+
+    Args:
+      word: as it was written.
+      known: words that exist.
+      prefix: what is written before each.
+
+    Returns:
+      ", perhaps ... is meant" with the nearest one; nothing if none is near.
+
+    Example:
+      >>> suggest("stile", ["invert", "texture", "style"])
+      ', perhaps style is meant'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", perhaps {prefix}{near[0]} is meant" if near else ""
+
+
+def describe_flags(settings_class: type, *, full: bool = False) -> str:
+    """The flags of a settings class with defaults and meanings, as text for `--help`.
+
+    Args:
+      settings_class: a data class of `setting` fields.
+      full: whether all flags are described in full; else those often needed, a sentence each.
+
+    Returns:
+      Lines of at most 80 columns where no default is longer: the class's own flags first.
+    """
     lines = []
-    own = inspect.get_annotations(settings_class)
-    for field in sorted(list_fields(settings_class), key=lambda field: field.name not in own):
-        default = field.default
-        if isinstance(default, tuple):
-            default = ",".join(default)
+    for field in list_fields(settings_class):
+        if field.metadata["rare"] and not full:
+            continue
         text = field.metadata["help"]
-        if field.metadata["choices"]:
+        if full and field.metadata["choices"]:
             text += f" One of {', '.join(field.metadata['choices'])}."
-        lines.append(f"  --{field.name}={default}")
-        lines += textwrap.wrap(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        elif not full:
+            text = re.match(r".*?\.(?= |$)", text)[0]
+        lines += _describe_flag(_format_flag(field.name, field.default), text)
     return "\n".join(lines)
+
+
+def _format_flag(name: str, default: Any) -> str:
+    if isinstance(default, bool):
+        return f"--no{name}" if default else f"--{name}"
+    value = ",".join(default) if isinstance(default, tuple) else default
+    return f"--{name}={'...' if value == '' else value}"
+
+
+def _describe_flag(flag: str, text: str) -> list[str]:
+    """A flag and its meaning in two columns; the meaning below, where the flag is too long."""
+    indent = " " * (_NAME_WIDTH + 2)
+    first = f"  {flag:<{_NAME_WIDTH}}"
+    before = [first] if len(flag) >= _NAME_WIDTH else []
+    start = indent if before else first
+    return before + textwrap.wrap(text, _HELP_WIDTH, initial_indent=start, subsequent_indent=indent)
+
+
+_FULL_END = (
+    *_describe_flag("--flagfile=FILE", "Reads flags from a file, one a line; # starts a comment."),
+    "",
+    "--noNAME turns off a flag that has no value.",
+)
+
+
+def describe_command(settings_class: type, doc: str, *, full: bool) -> str:
+    """What `--help` and `--helpfull` print.
+
+    Args:
+      settings_class: of the command.
+      doc: of its module.
+      full: whether all flags are described.
+    """
+    described = describe_flags(settings_class, full=full)
+    end = "\n".join(_FULL_END)
+    if not full:
+        rare = sum(field.metadata["rare"] for field in list_fields(settings_class))
+        end = f"\n--helpfull describes all flags in full{f', and {rare} more' if rare else ''}."
+    head = "Flags, with their defaults (... where there is none):"
+    return f"{inspect.cleandoc(doc)}\n\n{head}\n\n{described}\n{end}"
 
 
 def run_command(
@@ -267,10 +353,8 @@ def run_command(
       The exit code: 0, or 2 after a mistake of the user's, or 130 when stopped by a signal in a
       process that is not ours to end.
     """
-    if {"--help", "-h", "--helpfull"} & set(argv):
-        print(f"{inspect.cleandoc(doc)}\n\nFlags (with defaults):\n")
-        print(describe_flags(settings_class))
-        print("\n  --flagfile=FILE\n      Reads flags from a file, one a line; # starts a comment.")
+    if asked := _HELP_FLAGS & set(argv):
+        print(describe_command(settings_class, doc, full="--helpfull" in asked))
         return 0
     # Or the interpreter looks through all that JAX has made once more, for most of a second.
     atexit.register(gc.freeze)
