@@ -9,11 +9,11 @@ Commands:
   style       paint a photograph in the style of a painting
   texture     make more of a texture
   invert      rebuild a picture from the features of one layer
+  studio      a page on which a photograph is painted before one's eyes
   demo        all of it on sample pictures, in minutes, with a page to look at
   compare     rebuild pictures through random and through trained weights, side by side
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
-  studio      a page on which a photograph is painted before one's eyes
   clear       remove what unfinished runs left in a folder
 
 `randviz COMMAND --help` tells how each is used, `randviz --version` the version.

@@ -104,12 +104,13 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
         rare=True,
     )
     watch: bool = setting(
-        False, "Opens a page of this machine's own on which the picture forms; see randviz studio."
+        False, "Shows the picture forming on a page. The page is of this machine only; see studio."
     )
     preview: bool = setting(
         False,
         "Keeps the picture on the way and the loss so far beside the saved state, for a page that"
         " watches the run; --watch and randviz studio do.",
+        rare=True,
     )
 
 

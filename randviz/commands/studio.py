@@ -4,6 +4,8 @@ Drop a photograph and a painting on it, or pick samples; choose strength, size a
 on, compare, download. The page is this machine's own: nobody else can open it, and nothing on it
 comes from elsewhere. It needs `pip install 'randviz[studio]'`.
 
+Usage: randviz studio [--flag=value ...]
+
 Example:
   randviz studio --out_dir=out/studio
 
