@@ -13,13 +13,14 @@ from randviz.host.records import Records
 from randviz.types import UserError
 
 _INPUTS = 20  # of each kind
+_FEWER = {"mat": 8}  # each is read by a process of its own
 
 
 @pytest.mark.parametrize("kind", hostile.KINDS)
 def test_damaged_files_are_accepted_or_refused_in_a_sentence(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # flags are read where their file is
     box = hostile.Box(tmp_path / "box")
-    tried = [hostile.try_input(kind, 1, number, box) for number in range(_INPUTS)]
+    tried = [hostile.try_input(kind, 1, number, box) for number in range(_FEWER.get(kind, _INPUTS))]
     assert [said for outcome, said in tried if outcome not in ("accepted", "refused")] == []
     # Damaged states and frames are done without; of the others some must be refused.
     assert kind in ("state", "frame") or "refused" in {outcome for outcome, _ in tried}

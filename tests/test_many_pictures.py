@@ -187,7 +187,7 @@ def test_a_failure_after_the_start_is_of_one_picture(photos, tmp_path, capsys):
     Pillow.new("RGB", (24, 16)).save(photos / "b.png")
     assert main([*INVERT, f"--image={photos}", f"--out_dir={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
-    assert f"{photos}/b.png: layer 'conv1_1' does not answer" in error
+    assert f"{photos}/b.png: layer 'conv1_1' answers to the picture with zeros only" in error
     assert "2 of 3 pictures are done" in error
 
 
