@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo gallery check test test-slow test-versions soak docs clean
+.PHONY: demo gallery check test test-slow test-versions soak docs notebook clean
 
 demo: .venv/installed
 	$(BIN)/python -m randviz demo --out_dir=out/demo
@@ -32,6 +32,10 @@ soak: .venv/installed
 # Material for MkDocs advertises its successor otherwise.
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Executes the notebook of the documentation again, where the package has changed what it shows.
+notebook: .venv/installed
+	$(BIN)/python docs/notebook.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "randviz needs Python 3.11 or newer; name one with make PYTHON=...")'

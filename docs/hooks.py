@@ -1,5 +1,7 @@
 """Brings the results of experiments/ into the documentation, and keeps out what is elsewhere."""
 
+import base64
+import json
 import pathlib
 import re
 
@@ -23,12 +25,35 @@ _FIGURE = """
 
 
 def on_files(files, config):
-    """Adds pages and pictures of experiments/, under their own paths, so that their links hold."""
+    """Adds the notebook as a page, and pages and pictures of experiments/ under their own paths."""
+    notebook = "guides/notebook.ipynb"
+    text, pictures = show_notebook(json.loads((ROOT / "docs" / notebook).read_text()))
+    files.append(File.generated(config, notebook.replace("ipynb", "md"), content=text))
+    for name, content in pictures.items():
+        files.append(File.generated(config, f"guides/{name}", content=content))
     for path in sorted((ROOT / "experiments").rglob("*")):
         place = path.relative_to(ROOT)
         if path.suffix in (".md", ".jpg", ".png") and "runs" not in place.parts:
             files.append(File.generated(config, place.as_posix(), abs_src_path=str(path)))
     return files
+
+
+def show_notebook(notebook):
+    """A notebook as a page in Markdown, and its pictures: {name: bytes}."""
+    parts, pictures = [], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                name = f"notebook-{len(pictures)}.png"
+                pictures[name] = base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![What the cell shows]({name})")
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
+    parts.append("[The notebook itself](notebook.ipynb)")
+    return "\n\n".join(parts), pictures
 
 
 def on_page_markdown(markdown, page, config, files):

@@ -43,6 +43,7 @@ from randviz.descent.lbfgs import JaxoptLbfgs, OptaxLbfgs
 from randviz.descent.schedule import Schedule, plan_schedule
 from randviz.descent.solver import Result, Solver, State, Trace
 from randviz.host.images import load_image, save_image
+from randviz.host.notebook import show_as_pictures, show_progress
 from randviz.networks.activations import normalize_activations
 from randviz.networks.adapters import from_function, from_linen, from_nnx
 from randviz.networks.alexnet import ALEXNET, CAFFENET
@@ -71,6 +72,8 @@ from randviz.tasks.painting import paint, paint_texture
 from randviz.tasks.style import Style, keep_colors, match_colors, transfer
 from randviz.tasks.texture import Texture, synthesize
 from randviz.types import UserError
+
+show_as_pictures(Iterate, Result)
 
 __all__ = [
     "ALEXNET",
@@ -143,6 +146,7 @@ __all__ = [
     "save_image",
     "select_layer",
     "select_weights",
+    "show_progress",
     "single_layer",
     "synthesize",
     "texture_loss",

@@ -487,8 +487,8 @@ def test_exit_codes_are_the_same_in_the_help_and_the_guide():
 
 # What makes an example small, after its own flags.
 SMALLEST = {
-    "style": "--image_size=32 --num_steps=2",
-    "texture": "--image_size=24 --num_steps=2 --output_size=24x20",
+    "style": "--image_size=24 --num_steps=2 --square",
+    "texture": "--image_size=24 --num_steps=2 --output_size=24x24",
     "invert": "--image_size=16 --num_steps=2 --layer=conv1_1",
     "compare": "--image_size=16 --num_steps=2 --layers=conv1_1",
     "select": "--image_size=16 --num_steps=2 --last_layer=conv1_1 --num_candidates=2",

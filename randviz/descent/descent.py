@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -22,11 +22,12 @@ SOLVERS: dict[str, Solver] = {
     "averaged_adam": Adam(final_rate=0.02, average=0.95),
 }
 
+_NUM_REPORTS = 20  # to `progress`, about
 _SMALLEST_CAPACITY = 64  # steps that a compiled program has room for in its trace, at the least
 
 
 class Iterate(NamedTuple):
-    """A descent on its way.
+    """A descent on its way; a notebook shows its picture.
 
     Attributes:
       step: how many steps were taken.
@@ -37,6 +38,9 @@ class Iterate(NamedTuple):
     step: int
     image: Image
     loss: float
+
+
+Progress = Callable[[Iterate], None]
 
 
 def find_solver(solver: Solver | str, *, memory: int | None = None) -> Solver:
@@ -190,7 +194,12 @@ def compile_steps(objective: Objective, state: State, *, solver: Solver | str = 
 
 
 def minimize(
-    objective: Objective, image: Image, *, num_steps: int, solver: Solver | str = "jaxopt"
+    objective: Objective,
+    image: Image,
+    *,
+    num_steps: int,
+    solver: Solver | str = "jaxopt",
+    progress: Progress | None = None,
 ) -> Result:
     """Descends from an image in one go: `init`, then `advance`.
 
@@ -199,6 +208,8 @@ def minimize(
       image: [H, W, 3], the start.
       num_steps: T.
       solver: a value, or its name.
+      progress: called with an `Iterate` some twenty times on the way, the last at the end; not
+        under `jit`. The result is the same, bit for bit.
 
     Returns:
       The result's image and the trace, [T] each.
@@ -207,9 +218,28 @@ def minimize(
       UserError: as `init` and `advance`.
     """
     solver = find_solver(solver)
+    if progress is None or num_steps < 1:
+        state = init(objective, image, num_steps=num_steps, solver=solver)
+        state, trace = advance(objective, state, num_steps=num_steps, solver=solver)
+        return Result(solver.result(state), trace)
+    every = min(max(num_steps // _NUM_REPORTS, 1), _SMALLEST_CAPACITY)
+    traces: list[Trace] = []
+    for found, trace in _advance_often(objective, image, num_steps, every, solver):
+        traces.append(trace)
+        progress(found)
+        image = found.image
+    return Result(image, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces))
+
+
+def _advance_often(
+    objective: Objective, image: Image, num_steps: int, every: int, solver: Solver
+) -> Iterator[tuple[Iterate, Trace]]:
+    """A descent in chunks of so many steps: where each ends, and its trace."""
     state = init(objective, image, num_steps=num_steps, solver=solver)
-    state, trace = advance(objective, state, num_steps=num_steps, solver=solver)
-    return Result(solver.result(state), trace)
+    for step in range(0, num_steps, every):
+        count = min(every, num_steps - step)
+        state, trace = advance(objective, state, num_steps=count, solver=solver)
+        yield Iterate(step + count, solver.result(state), float(trace.loss[-1])), trace
 
 
 def iterate(
@@ -243,11 +273,5 @@ def iterate(
     """
     if every < 1:
         raise UserError(f"every is {every}; it must be at least 1.")
-    solver = find_solver(solver)
-    state = init(objective, image, num_steps=num_steps, solver=solver)
-    step = 0
-    while step < num_steps:
-        count = min(every, num_steps - step)
-        state, trace = advance(objective, state, num_steps=count, solver=solver)
-        step += count
-        yield Iterate(step, solver.result(state), float(trace.loss[-1]))
+    for found, _ in _advance_often(objective, image, num_steps, every, find_solver(solver)):
+        yield found

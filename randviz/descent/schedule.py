@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from randviz.descent.descent import minimize
+from randviz.descent.descent import Progress, minimize
 from randviz.descent.solver import Objective, Result, Solver, Trace
 from randviz.types import Image, UserError
 
@@ -154,6 +154,7 @@ def minimize_coarse_to_fine(
     *,
     solver: Solver | str = "jaxopt",
     periodic: bool = False,
+    progress: Progress | None = None,
 ) -> Result:
     """Descends at each size of a schedule, from the result of the size before.
 
@@ -164,6 +165,7 @@ def minimize_coarse_to_fine(
       schedule: sizes and steps.
       solver: a value, or its name.
       periodic: whether the image repeats beyond its edges, where it is scaled.
+      progress: as in `minimize`; steps are counted over all sizes.
 
     Returns:
       The last result and the traces of all sizes, one after another.
@@ -175,7 +177,18 @@ def minimize_coarse_to_fine(
     shapes = schedule.shapes(shape)
     for scale, (each, num_steps) in enumerate(zip(shapes, schedule.steps, strict=True)):
         start = resize(image, each, periodic=periodic)
-        result = minimize(make_objective(scale), start, num_steps=num_steps, solver=solver)
+        result = minimize(
+            make_objective(scale),
+            start,
+            num_steps=num_steps,
+            solver=solver,
+            progress=progress and _count_from(progress, sum(schedule.steps[:scale])),
+        )
         image = result.image
         traces.append(result.trace)
     return Result(image, jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces))
+
+
+def _count_from(progress: Progress, first: int) -> Progress:
+    """The same, told of steps after earlier ones."""
+    return lambda found: progress(found._replace(step=first + found.step))

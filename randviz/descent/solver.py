@@ -50,7 +50,7 @@ class Trace(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The end of a descent.
+    """The end of a descent; a notebook shows its picture.
 
     Attributes:
       image: [H, W, 3], not clipped.

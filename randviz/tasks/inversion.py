@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from randviz.descent.descent import Progress
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor
@@ -117,6 +118,7 @@ def invert(
     solver: Solver | str | None = None,
     schedule: Schedule | None = None,
     redraw: bool = False,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Rebuilds an image from its features in one layer, starting from white noise.
@@ -130,6 +132,7 @@ def invert(
         is redrawn.
       schedule: sizes and steps from coarse to fine, in place of `num_steps`.
       redraw: whether random parts of the statistic are drawn anew at each step.
+      progress: called with an `Iterate` some twenty times at each size; see `show_progress`.
       options: fields of `Inversion`; `layer` must be among them.
 
     Returns:
@@ -148,4 +151,4 @@ def invert(
     image = as_image(image)
     start = sample_noise_image(noise_key, first_shape(image.shape[:2], schedule), std=NOISE_STD)
     descent = Descent(Inversion(**options), extractor, (image,), draw_key, redraw)
-    return run(descent, start, image.shape[:2], num_steps, solver, schedule)
+    return run(descent, start, image.shape[:2], num_steps, solver, schedule, progress)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from randviz.descent.adam import Adam
+from randviz.descent.descent import Progress
 from randviz.descent.schedule import Schedule, plan_schedule, scale_shape, share_steps
 from randviz.descent.solver import Result
 from randviz.networks.conv import pad_sides
@@ -91,13 +92,19 @@ class Plan(NamedTuple):
         top, left = ((a - b) // 2 for a, b in zip(image.shape, shape, strict=False))
         return image[top : top + shape[0], left : left + shape[1]]
 
-    def run(self) -> Result:
+    def run(self, progress: Progress | None = None) -> Result:
         """Makes the picture.
+
+        Args:
+          progress: called with an `Iterate`, without margins, some twenty times at each size.
 
         Returns:
           image: [H, W, 3], not clipped; trace: [T] each.
         """
-        result = run(self.descent, self.start, self.canvas, 0, None, self.schedule)
+        show = None
+        if progress is not None:
+            show = lambda found: progress(found._replace(image=self.crop(found.image)))
+        result = run(self.descent, self.start, self.canvas, 0, None, self.schedule, show)
         return result._replace(image=self.crop(result.image))
 
 
@@ -238,6 +245,8 @@ def paint(
     key: Key,
     content_image: Image,
     style_images: Image | Sequence[Image],
+    *,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Paints the content of one image in the style of another, by random filters.
@@ -247,6 +256,7 @@ def paint(
       content_image: [H, W, 3], RGB in [0, 1], the photograph.
       style_images: [h0, w0, 3], the painting, or several of any sizes, blended; or, with masks,
         each in its own region.
+      progress: called with an `Iterate` some twenty times at each size; see `show_progress`.
       options: strength, from 0, the photograph, to 1, nothing but the painting's patches;
         style_blend_weights and style_masks, as in `Style`; num_steps, of all scales together;
         schedule, sizes and steps in place of the method's own; mesh, of one axis, the devices that
@@ -262,15 +272,18 @@ def paint(
       Amir and Weiss (2021), "Understanding and simplifying perceptual distances".
       Differs from the paper: see the module.
     """
-    return plan_painting(key, content_image, as_list(style_images), **options).run()
+    return plan_painting(key, content_image, as_list(style_images), **options).run(progress)
 
 
-def paint_texture(key: Key, image: Image, **options: Any) -> Result:
+def paint_texture(
+    key: Key, image: Image, *, progress: Progress | None = None, **options: Any
+) -> Result:
     """Makes an image with a texture's patches, starting from noise, by random filters.
 
     Args:
       key: of the noise and all filters.
       image: [h0, w0, 3], the texture, RGB in [0, 1].
+      progress: as in `paint`.
       options: shape, (H, W) of the result, the texture's own by default; tileable, whether copies
         of the result side by side show no seam; num_steps, schedule and mesh, as in `paint`.
 
@@ -280,4 +293,4 @@ def paint_texture(key: Key, image: Image, **options: Any) -> Result:
     Raises:
       UserError: for an image smaller than a filter.
     """
-    return plan_texture(key, image, **options).run()
+    return plan_texture(key, image, **options).run(progress)

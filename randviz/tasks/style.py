@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
 
+from randviz.descent.descent import Progress
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
@@ -180,6 +181,7 @@ def transfer(
     solver: Solver | str | None = None,
     schedule: Schedule | None = None,
     redraw: bool = False,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Paints the content of one image in the style of another.
@@ -194,6 +196,7 @@ def transfer(
         is redrawn.
       schedule: sizes and steps from coarse to fine, in place of `num_steps`.
       redraw: whether random parts of the statistics are drawn anew at each step.
+      progress: called with an `Iterate` some twenty times at each size; see `show_progress`.
       options: fields of `Style`.
 
     Returns:
@@ -219,7 +222,7 @@ def transfer(
         # At full size, or a wrong shape would be told as it is scaled.
         images += ([as_mask(mask, content.shape[:2]) for mask in style_masks],)
     descent = Descent(Style(**options), extractor, images, draw_key, redraw)
-    return run(descent, start, content.shape[:2], num_steps, solver, schedule)
+    return run(descent, start, content.shape[:2], num_steps, solver, schedule, progress)
 
 
 def as_blend_weights(

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from randviz.descent.descent import minimize
+from randviz.descent.descent import Progress, minimize
 from randviz.descent.schedule import Schedule, minimize_coarse_to_fine, resize, scale_shape
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor
@@ -73,6 +73,7 @@ def run(
     num_steps: int,
     solver: Solver | str | None,
     schedule: Schedule | None,
+    progress: Progress | None = None,
 ) -> Result:
     """Runs a descent, at one size or from coarse to fine.
 
@@ -83,6 +84,7 @@ def run(
       num_steps: T, where there is no schedule.
       solver: a value or a name; None for the descent's default.
       schedule: sizes and steps, or None.
+      progress: as in `minimize`.
 
     Returns:
       The result's image and the trace.
@@ -92,9 +94,17 @@ def run(
     """
     solver = descent.default_solver() if solver is None else solver
     if schedule is None:
-        return minimize(descent.objective(), start, num_steps=num_steps, solver=solver)
+        return minimize(
+            descent.objective(), start, num_steps=num_steps, solver=solver, progress=progress
+        )
     factors = [size / max(shape) for size in schedule.sizes]
     make_objective = lambda scale: descent.objective(factors[scale], scale)
     return minimize_coarse_to_fine(
-        make_objective, start, shape, schedule, solver=solver, periodic=descent.periodic
+        make_objective,
+        start,
+        shape,
+        schedule,
+        solver=solver,
+        periodic=descent.periodic,
+        progress=progress,
     )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from randviz.descent.descent import Progress
 from randviz.descent.schedule import Schedule
 from randviz.descent.solver import Result, Solver
 from randviz.networks.extractor import Extractor, as_names
@@ -110,6 +111,7 @@ def synthesize(
     solver: Solver | str | None = None,
     schedule: Schedule | None = None,
     redraw: bool = False,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Result:
     """Makes an image with a texture's statistics, starting from white noise.
@@ -124,6 +126,7 @@ def synthesize(
         is redrawn.
       schedule: sizes and steps from coarse to fine, in place of `num_steps`.
       redraw: whether random parts of the statistic are drawn anew at each step.
+      progress: called with an `Iterate` some twenty times at each size; see `show_progress`.
       options: fields of `Texture`.
 
     Returns:
@@ -145,4 +148,4 @@ def synthesize(
     # The shape in full size serves all sizes: only the speed depends on it.
     task = dataclasses.replace(Texture(**options), shape=shape)
     descent = Descent(task, extractor, (image,), draw_key, redraw)
-    return run(descent, start, shape, num_steps, solver, schedule)
+    return run(descent, start, shape, num_steps, solver, schedule, progress)
