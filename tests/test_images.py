@@ -411,7 +411,7 @@ def test_every_picture_in_the_folder_is_listed_and_all_samples_are_told(capsys):
     folder = Path(images.__file__).parents[1] / "samples"
     assert sorted(path.stem for path in folder.glob("*.jpg")) == sorted(OWN_SAMPLES)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_048_576
-    assert main(["--help"]) == 0
+    assert main(["--helpfull"]) == 0
     told = capsys.readouterr().out
     assert all(f"\n  {name} " in told for name in SAMPLES)
     assert "The Starry Night, Vincent van Gogh, 1889; public domain" in told
