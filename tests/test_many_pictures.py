@@ -126,7 +126,7 @@ def test_pictures_of_one_size_are_compiled_for_once(photos, tmp_path, capsys, co
             assert main([command[0], *SMALL, *command[1:], f"--{flag}", *words, out]) == 0
             counts.append(count_compilations(events))
     finally:
-        jax._src.monitoring.unregister_event_duration_listener(listen)
+        jax.monitoring.unregister_event_duration_listener(listen)
     # One picture compiled all that three more take, beside each other and beside the first.
     assert counts[0] > 0 and counts[1] == 0
     many, one = tmp_path / "1", tmp_path / "0"
