@@ -501,17 +501,28 @@ PAPERS = {
 }
 
 
+def list_examples(command):
+    """The words of each command line in a command's help."""
+    doc = import_module(f"randviz.commands.{command}").__doc__
+    lines = re.findall(r"^  randviz (.*?)(?:   \(.*\))?$", doc, re.M)
+    assert lines
+    return list(map(shlex.split, lines))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_the_help_are_read(command):
+    for name, *words in list_examples(command):
+        parse_flags(import_module(f"randviz.commands.{name}").Settings, words)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", SMALLEST)
 def test_the_examples_of_the_help_work(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Pillow.effect_noise((24, 24), 50).convert("RGB").save(tmp_path / "photos" / "me.jpg")
-    doc = import_module(f"randviz.commands.{command}").__doc__
-    lines = re.findall(r"^  randviz (.*?)(?:   \(.*\))?$", doc, re.M)
-    assert len(lines) >= 2
-    for index, (name, *words) in enumerate(map(shlex.split, lines)):
+    for index, (name, *words) in enumerate(list_examples(command)):
         if any("vgg19.h5" in word for word in words):
-            parse_flags(import_module(f"randviz.commands.{name}").Settings, words)
             continue  # needs a file of trained weights
         words += SMALLEST[name].split()
         if "--method=paper" in words:
