@@ -168,6 +168,7 @@ def read_records(folder):
     return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_networks_descents_and_baselines_are_recorded_and_drawn(finished):
     records = read_records(finished)
     parts = [record["trial"]["part"] for record in records]
@@ -180,6 +181,7 @@ def test_networks_descents_and_baselines_are_recorded_and_drawn(finished):
     assert json.loads((finished / "claims.json").read_text())["claims"]
 
 
+@pytest.mark.slow
 def test_a_network_comes_out_again_and_its_kernel_is_numpys(finished):
     settings = parse_flags(experiment.Settings, [*SMALL, "--out_dir=x"])
     record = read_records(finished)[1]

@@ -1,5 +1,6 @@
 """Commands over many pictures: which, where to, what is skipped, what fails, what is compiled."""
 
+import functools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from randviz.host.settings import parse_flags
 
 SMALL = ["--image_size=16", "--num_steps=2"]
 INVERT = ["invert", "--layer=conv1_1", *SMALL]
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def write(path, seed, size=(24, 16)):
@@ -108,11 +110,11 @@ def count_compilations(events):
 @pytest.mark.parametrize(
     ("command", "flag"),
     [
-        (["style", "--style_image=coffee", "--method=paper", "--content_layers=conv1_1",
-          "--style_layers=conv1_1"], "content_image"),
+        slow(["style", "--style_image=coffee", "--method=paper", "--content_layers=conv1_1",
+              "--style_layers=conv1_1"], "content_image"),
         (["style", "--style_image=coffee", "--image_size=24"], "content_image"),
-        (["texture", "--image_size=24"], "texture_image"),
-        (["invert", "--layer=conv1_1"], "image"),
+        slow(["texture", "--image_size=24"], "texture_image"),
+        slow(["invert", "--layer=conv1_1"], "image"),
     ],
 )  # fmt: skip
 def test_pictures_of_one_size_are_compiled_for_once(photos, tmp_path, capsys, command, flag):
@@ -240,6 +242,7 @@ def test_a_stopped_folder_goes_on_to_the_same_pictures(
     assert read(tmp_path / "parts") == read(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_more_sizes_than_are_kept_are_painted_all_the_same(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("randviz.commands.pictures._MOST_SIZES", 1)
     write(photos / "b.png", 3, size=(16, 24))

@@ -109,6 +109,7 @@ def executed(tmp_path_factory):
         return load("notebook").execute()
 
 
+@pytest.mark.slow
 def test_the_notebook_of_the_documentation_runs_and_shows_what_it_showed(executed):
     stored = json.loads((ROOT / "docs" / "guides" / "notebook.ipynb").read_text())
     pictures = []

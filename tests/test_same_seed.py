@@ -56,6 +56,7 @@ def combine(settings):
     return changes, [flag for _, part in settings.values() for flag in part]
 
 
+@pytest.mark.slow
 def test_settings_of_draws_and_chunks_change_no_bit(tmp_path, pictures):
     assert paint(tmp_path, COMMANDS[1], *combine(EXACT)) == pictures(1)
     assert load_image(tmp_path / "out.png").std() > 0.1

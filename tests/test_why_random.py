@@ -253,6 +253,7 @@ def read_records(folder):
     return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_all_cells_and_baselines_are_measured_tabled_and_come_out_again(finished):
     folder, words = finished
     records = read_records(folder)
@@ -290,6 +291,7 @@ def test_all_cells_and_baselines_are_measured_tabled_and_come_out_again(finished
     assert (folder / "records.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_frozen_loss_falls_and_networks_differ(finished):
     records = read_records(finished[0])
     place = {"image": "beach", "layer": "pool2", "weights": "gaussian", "offset": "mean"}
