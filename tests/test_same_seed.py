@@ -32,13 +32,14 @@ ROUNDED = {
 RUN = "import sys; from randviz.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
-def paint(folder, words, changes=(), flags=()):
+def paint(folder, words, changes=None, flags=()):
     """The bytes of the picture of a command in a process of its own, with 16 bits a channel."""
-    env = {**os.environ, **dict(changes)}
-    if "XLA_FLAGS" in dict(changes):  # beside those of the tests, which change the last bits
-        env["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {dict(changes)['XLA_FLAGS']}"
-    if "XDG_CACHE_HOME" in dict(changes):
-        env["XDG_CACHE_HOME"] = str(folder / "cache")
+    changes = dict(changes or {})
+    if "XLA_FLAGS" in changes:  # beside those of the tests, which change the last bits
+        changes["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {changes['XLA_FLAGS']}"
+    if "XDG_CACHE_HOME" in changes:
+        changes["XDG_CACHE_HOME"] = str(folder / "cache")
+    env = {**os.environ, **changes}
     place = [f"--out_dir={folder}", f"--output_image={folder}/out.png", "--bits=16"]
     subprocess.run([sys.executable, "-c", RUN, *words, *place, *flags], env=env, check=True)
     return (folder / "out.png").read_bytes()

@@ -296,20 +296,20 @@ def _check_scale(stage: runs.Stage) -> None:
         ) from error
 
 
-# Settings on which the picture itself does not depend.
-_EXCLUDED_FIELDS = ("out_dir", "output_image", "quality", "bits", "animation")
-_EXCLUDED_FIELDS += ("print_every", "save_every", "watch", "preview")
+# Settings on which nothing that is written depends, and those on which the picture does not.
+_OUTER_FIELDS = ("out_dir", "print_every", "watch", "preview")
+_EXCLUDED_FIELDS = (*_OUTER_FIELDS, "output_image", "quality", "bits", "animation", "save_every")
 
 
 def _find_output(settings: DescentSettings) -> pathlib.Path:
     return pathlib.Path(settings.output_image or f"{settings.out_dir}/out.png")
 
 
-def _describe(task: Task, *excluded_fields: str) -> dict[str, Any]:
-    """What the result depends on, the machine apart, plain values; settings without some fields."""
+def _describe(task: Task) -> dict[str, Any]:
+    """What was asked for, plain values."""
     return {
         "command": task.name,
-        "settings": list_values(task.settings, *excluded_fields),
+        "settings": list_values(task.settings),
         "schedule": {"sizes": task.schedule.sizes, "steps": task.schedule.steps},
         "network": dict(task.network),
         "pictures": {flag: picture.metadata for flag, picture in task.pictures.items()},
@@ -326,7 +326,7 @@ def is_done(task: Task) -> bool:
         # As it was written: tuples are lists.
         wanted = json.loads(json.dumps(_describe(task), default=str))
         for described in (record, wanted):
-            for name in ("out_dir", "print_every", "watch", "preview", *task.pictures):
+            for name in (*_OUTER_FIELDS, *task.pictures):
                 described["settings"].pop(name, None)
             described["pictures"] = {
                 flag: picture["sha256"] for flag, picture in described["pictures"].items()
@@ -419,9 +419,8 @@ def _descend(
         runs.prepare_folder(path.parent, flag=flag)
         if path.is_dir():
             raise UserError(f"{path} is a folder; name a picture in it with --{flag}.")
-    machine = runs.describe_machine()
-    metadata = {**_describe(task), **machine}
-    decisive = {**_describe(task, *_EXCLUDED_FIELDS), **machine}
+    metadata = {**_describe(task), **runs.describe_machine()}
+    decisive = {**metadata, "settings": list_values(settings, *_EXCLUDED_FIELDS)}
     # A job may be moved to other cores, and goes on all the same.
     del decisive["cores"], decisive["num_devices"]
     place = runs.checkpoint_folder(folder, decisive)

@@ -97,5 +97,5 @@ def run(settings: Settings) -> None:
 
 
 main = functools.partial(
-    run_command, "randviz invert", Settings, watchable("invert", run), doc=__doc__
+    run_command, "randviz invert", Settings, watchable("invert", "image", run), doc=__doc__
 )

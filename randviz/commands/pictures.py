@@ -1,5 +1,6 @@
 """One picture or many: which ones a flag names, where each result goes, and the run over them."""
 
+import collections
 import dataclasses
 import glob
 import os
@@ -189,9 +190,12 @@ def name_folders(sources: Sequence[str]) -> dict[str, str]:
         names[source] = [path.stem, *longer]
     while True:
         # Some file systems take upper and lower case for the same.
-        taken = [options[0].casefold() for options in names.values()]
-        alike = [source for source in names if taken.count(names[source][0].casefold()) > 1]
-        alike = [source for source in alike if len(names[source]) > 1]
+        taken = collections.Counter(options[0].casefold() for options in names.values())
+        alike = [
+            source
+            for source, options in names.items()
+            if len(options) > 1 and taken[options[0].casefold()] > 1
+        ]
         if not alike:
             return {source: options[0] for source, options in names.items()}
         for source in alike:

@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
     raise Stopped(f"the page is closed.{saved}")
 
 
-def watchable(name: str, run: Callable[..., None]) -> Callable[..., None]:
+def watchable(name: str, flag: str, run: Callable[..., None]) -> Callable[..., None]:
     """Lets a command be watched on a page.
 
     With --watch, the command becomes the page's server, and the run a process of its own under it.
@@ -61,6 +61,7 @@ def watchable(name: str, run: Callable[..., None]) -> Callable[..., None]:
 
     Args:
       name: of the command.
+      flag: that names its picture.
       run: it, from its settings.
 
     Returns:
@@ -69,16 +70,15 @@ def watchable(name: str, run: Callable[..., None]) -> Callable[..., None]:
 
     def run_watched(settings) -> None:
         if settings.watch and not settings.dry_run:
-            _watch(name, settings)
+            _watch(name, flag, settings)
         else:
             run(settings)
 
     return run_watched
 
 
-def _watch(name: str, settings) -> None:
+def _watch(name: str, flag: str, settings) -> None:
     serve = _import_serve()
-    flag = {"style": "content_image", "invert": "image", "texture": "texture_image"}[name]
     source = getattr(settings, flag)
     if names_many(source):
         raise UserError(f"--watch shows one picture and --{flag} names many; leave one out.")

@@ -327,5 +327,5 @@ def read_blend_weights(values: Sequence[str], count: int) -> list[float] | None:
 
 
 main = functools.partial(
-    run_command, "randviz style", Settings, watchable("style", run), doc=__doc__
+    run_command, "randviz style", Settings, watchable("style", "content_image", run), doc=__doc__
 )

@@ -148,5 +148,9 @@ def read_size(text: str) -> tuple[int, ...] | None:
 
 
 main = functools.partial(
-    run_command, "randviz texture", Settings, watchable("texture", run), doc=__doc__
+    run_command,
+    "randviz texture",
+    Settings,
+    watchable("texture", "texture_image", run),
+    doc=__doc__,
 )

@@ -47,7 +47,7 @@ from randviz.commands.trials import (
 from randviz.descent.descent import minimize
 from randviz.experiments.baselines import average_blocks, fill_with_mean
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
-from randviz.host.charts import format_markdown, save_figure
+from randviz.host.charts import format_estimate, format_markdown, save_figure
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
@@ -61,7 +61,7 @@ from randviz.networks.weights import random_weights
 from randviz.objectives.objective import Objective, Redrawn
 from randviz.objectives.statistics.gram import Gram, mean_gram, texture_loss
 from randviz.objectives.statistics.random_features import ThresholdMeans
-from randviz.search.intervals import Estimate, estimate, jackknife
+from randviz.search.intervals import estimate, jackknife
 from randviz.tasks.infinite_width import (
     compute_kernels,
     expect_kernel_error,
@@ -477,7 +477,7 @@ def _format_slopes(settings: Settings, records: Sequence[Record]) -> str:
     lines = []
     for layer in LAYERS:
         errors = _average_errors(found, layer)
-        slope = _write(estimate(fit_slopes(found, layer)), ".3f")
+        slope = format_estimate(estimate(fit_slopes(found, layer)), ".3f")
         constant = f"{_expect_constant(settings, layer):.3f}"
         lines.append([layer, *(f"{error:.3f}" for error in errors), slope, constant])
     header = ["layer", *(f"{width} channels" for width in widths), "slope, 95 % interval"]
@@ -501,11 +501,6 @@ def _expect_constant(settings: Settings, layer: str) -> float:
     return float(np.mean([np.std(x) / np.sqrt(np.mean(np.square(x))) for x in kernels]))
 
 
-def _write(found: Estimate, form: str) -> str:
-    interval = f" [{found.low:{form}}, {found.high:{form}}]" if found.n > 1 else ""
-    return f"{found.value:{form}}{interval}"
-
-
 def _format_losses(settings: Settings, records: Sequence[Record]) -> str:
     found = filter_records(records, part="width")
     limits = compute_limits(settings)
@@ -516,8 +511,8 @@ def _format_losses(settings: Settings, records: Sequence[Record]) -> str:
             for loss in LOSSES:
                 table = tabulate_losses(settings, found, layer, loss, width)
                 spread = np.mean(np.std(table, axis=1, ddof=1)) if table.shape[1] > 1 else np.nan
-                line += [_write(estimate(table), ".2f"), f"{spread:.2f}"]
-            line.append(_write_expected(limits, width) if layer == LAYERS[0] else "")
+                line += [format_estimate(estimate(table), ".2f"), f"{spread:.2f}"]
+            line.append(f"{_expect_ratio(limits, width):.2f}" if layer == LAYERS[0] else "")
             lines.append(line)
     header = ["layer", "channels"]
     for name in LOSSES.values():
@@ -550,10 +545,6 @@ def _expect_ratio(limits: Mapping[str, Limits], width: int) -> float:
     )
 
 
-def _write_expected(limits: Mapping[str, Limits], width: int) -> str:
-    return f"{_expect_ratio(limits, width):.2f}"
-
-
 def _relative_losses(records: Sequence[Record], statistic: str, **place: object) -> np.ndarray:
     """Losses at infinite width over the start's, one for each record that is found."""
     return np.array(
@@ -583,7 +574,7 @@ def _format_descents(records: Sequence[Record]) -> str:
                         f"{draw} filters",
                         width,
                         f"{_geometric_mean(values):.3g}",
-                        _write(ratio, ".2f") if draw == "redrawn" else "",
+                        format_estimate(ratio, ".2f") if draw == "redrawn" else "",
                     ]
                 )
     header = ["statistic", "what", "filters", "loss at infinite width / the start's"]

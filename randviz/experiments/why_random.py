@@ -50,7 +50,7 @@ from randviz.experiments.baselines import average_blocks, fill_with_mean
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.frozen_masks import freeze_masks, measure_flips
-from randviz.host.charts import format_markdown, save_figure
+from randviz.host.charts import format_estimate, format_markdown, save_figure
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image, write_text
 from randviz.host.quality import compare_images, correlate_contours
@@ -62,7 +62,7 @@ from randviz.networks.gaussian import same_draws
 from randviz.networks.network import IMAGENET_MEAN, BoundNetwork
 from randviz.networks.weights import random_weights
 from randviz.objectives.objective import Objective
-from randviz.search.intervals import Estimate, estimate
+from randviz.search.intervals import estimate
 from randviz.tasks.inversion import NOISE_STD, Inversion
 from randviz.types import Image, Key, Params, UserError
 
@@ -524,16 +524,17 @@ def _format_table(records: Sequence[Record]) -> str:
 def _format_steps(records: Sequence[Record]) -> str:
     """`divide_steps` of each layer with intervals, and how far the baselines are."""
     found, lines = complete(records), []
+    write = lambda values: format_estimate(estimate(values), "+.2f")
     for layer in list_values_of(found, "layer"):
         for step, parts in divide_steps(found, layer).items():
-            lines.append([layer, step, *(_write(estimate(part)) for part in parts)])
+            lines.append([layer, step, *map(write, parts)])
         gaussian = filter_records(found, layer=layer, weights=GAUSSIAN, offset="0")
         for baseline, name in BASELINES.items():
             values = compare_with_baseline(
                 filter_records(gaussian, activation="relu"),
                 filter_records(records, layer=layer, baseline=baseline),
             )
-            written = _write(estimate(values)) if values.size else "the picture itself"
+            written = write(values) if values.size else "the picture itself"
             lines.append([layer, f"Gaussian at offset 0 to {name}", written, "", ""])
     header = ["layer", "step", "log distance", "of it with frozen masks", "of it by the masks"]
     said = (
@@ -541,13 +542,6 @@ def _format_steps(records: Sequence[Record]) -> str:
         " and networks (0.1 is about a tenth, 0.69 a factor of two; above 0: farther)."
     )
     return f"{said}\n\n{format_markdown(header, lines)}"
-
-
-def _write(found: Estimate) -> str:
-    if not found.n:
-        return "not run"
-    interval = f" [{found.low:+.2f}, {found.high:+.2f}]" if found.n > 1 else ""
-    return f"{found.value:+.2f}{interval}"
 
 
 def _format_convergence(records: Sequence[Record]) -> str:

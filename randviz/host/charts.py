@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.figure
 
 from randviz.host.images import replace_atomically
+from randviz.search.intervals import Estimate
 
 
 def format_table(groups: Sequence[Mapping[str, Any]]) -> str:
@@ -43,6 +44,19 @@ def format_markdown(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> st
     """
     rule = ["---"] * len(header)
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, rule, *lines))
+
+
+def format_estimate(found: Estimate, form: str) -> str:
+    """A mean with its interval, or that nothing was run.
+
+    Args:
+      found: of any units.
+      form: of each number, as in format strings.
+    """
+    if not found.n:
+        return "not run"
+    interval = f" [{found.low:{form}}, {found.high:{form}}]" if found.n > 1 else ""
+    return f"{found.value:{form}}{interval}"
 
 
 def save_figure(path: pathlib.Path, figure: matplotlib.figure.Figure, *, dpi: int = 120) -> None:

@@ -49,13 +49,13 @@ class Preview:
           image: [H, W, 3], nominally in [0, 1].
         """
         done = len(losses)
-        shown = np.unique(np.linspace(0, done - 1, min(done, _MOST_LOSSES)).astype(int))
+        shown = choose_shown(done)
         progress = {
             "step": done,
             "total": self.total,
             "left": left,
             "time": time.time(),
-            "steps": (shown + 1).tolist(),
+            "steps": [place + 1 for place in shown],
             # JSON has no infinity.
             "losses": [float(f"{v:.5g}") if np.isfinite(v) else None for v in losses[shown]],
         }
@@ -66,3 +66,8 @@ class Preview:
                 save_image(self.folder / PICTURE, self.finish(image))
                 now = time.monotonic()
                 self.due = now + max(_LEAST_SECONDS, (now - began) / _SHARE)
+
+
+def choose_shown(count: int) -> list[int]:
+    """Places of losses that a curve is drawn through, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST_LOSSES)).astype(int)).tolist()

@@ -241,16 +241,15 @@ class RunFolder:
         }
         if is_finished:
             losses = record["losses"]
-            every = max(1, len(losses) // 400)
-            steps = list(range(1, len(losses) + 1))[::every]
+            shown = preview.choose_shown(len(losses))
             found |= {
                 "phase": "finished",
                 "step": len(losses),
                 "total": len(losses),
                 "left": 0,
                 "seconds": record.get("seconds"),
-                "losses": losses[::every],
-                "steps": steps,
+                "losses": [losses[place] for place in shown],
+                "steps": [place + 1 for place in shown],
             }
         else:
             if is_running and progress.get("time", 0) < began:
