@@ -22,7 +22,20 @@ from randviz.types import UserError
 
 # A file may hold zeros, which compress to nothing, but not so many that they fill the memory.
 _MOST_EXPANSION, _ALWAYS_ALLOWED = 16, 2**26
-_TRY_MAT = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1], simplify_cells=True)"
+# Reads a MATLAB file in so much memory; ends with _TOO_LARGE if that does not do.
+_TOO_LARGE = 3
+_TRY_MAT = f"""
+import resource, sys, scipy.io
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+_, most = resource.getrlimit(resource.RLIMIT_AS)
+wanted = used + int(sys.argv[2])
+limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+try:
+    scipy.io.loadmat(sys.argv[1], simplify_cells=True)
+except MemoryError:
+    sys.exit({_TOO_LARGE})
+"""
 
 
 class Contents(NamedTuple):
@@ -68,12 +81,20 @@ def read_tensors(file: str) -> Contents:
 
 def _check_promise(file: str, num_bytes: int) -> None:
     """Refuses a file whose headers promise far more than it has, before memory is taken."""
-    own = Path(file).stat().st_size
-    if num_bytes > max(_MOST_EXPANSION * own, _ALWAYS_ALLOWED):
-        raise UserError(
-            f"{file} has {own} bytes and says that it holds {num_bytes} bytes of tensors, so it is"
-            " damaged or made to fill the memory; fetch it again."
-        )
+    if num_bytes > _most_bytes(file):
+        raise _refuse_promise(file, f"{num_bytes} bytes")
+
+
+def _most_bytes(file: str) -> int:
+    """How many bytes of tensors a file may say that it holds."""
+    return max(_MOST_EXPANSION * Path(file).stat().st_size, _ALWAYS_ALLOWED)
+
+
+def _refuse_promise(file: str, promised: str) -> UserError:
+    return UserError(
+        f"{file} has {Path(file).stat().st_size} bytes and says that it holds {promised} of tensors,"
+        " so it is damaged or made to fill the memory; fetch it again."
+    )
 
 
 def _read_hdf5(file):
@@ -160,10 +181,14 @@ def _count_bytes(archive: np.lib.npyio.NpzFile, member: zipfile.ZipInfo) -> int:
 
 
 def _read_mat(file):
-    # SciPy's reader, which is compiled, dies of some damaged files. Another process tries first.
-    words = [sys.executable, "-P", "-c", _TRY_MAT, file]
-    if subprocess.run(words, capture_output=True).returncode < 0:
+    # SciPy's reader, which is compiled, dies of some damaged files and takes what memory the others
+    # promise to fill. Another process tries first.
+    words = [sys.executable, "-P", "-c", _TRY_MAT, file, str(_most_bytes(file))]
+    code = subprocess.run(words, capture_output=True).returncode
+    if code < 0:
         raise UserError(f"{file} is damaged; fetch it again.")
+    if code == _TOO_LARGE:
+        raise _refuse_promise(file, "far more")
     try:
         contents = scipy.io.loadmat(file, simplify_cells=True)
     except NotImplementedError:
