@@ -75,9 +75,15 @@ def test_a_verdict_survives_the_correction_for_the_claims_of_its_figure():
 
 
 def test_a_label_says_what_was_chosen_after_results_were_seen():
-    settings = fig2_pools.Settings(image=PICTURES)
+    settings = fig2_pools.Settings(network=("ranvgg",), layers=LAYERS)
     found = fig2_pools.judge(settings, make_records("ranvgg", "trained"))
-    assert ["grey levels" in claim.statement for claim in found] == [c.post_hoc for c in found]
+    by_layer = tuple(f"From {layer}, reconstructions" for layer in LAYERS)
+    chosen_late = [
+        "grey levels" in claim.statement
+        or (claim.statement.startswith(by_layer) and claim.groups[1] == "trained")
+        for claim in found
+    ]
+    assert chosen_late == [claim.post_hoc for claim in found]
 
 
 def test_records_are_paired_by_all_else():
@@ -116,21 +122,99 @@ def swap(records, axis="weights"):
 
 
 def test_permuting_the_networks_turns_the_verdicts_of_figure_2():
-    settings = fig2_pools.Settings(image=PICTURES)
+    settings = fig2_pools.Settings(network=("ranvgg", "ranvgg_retina"), layers=LAYERS)
     records = make_records("ranvgg", "trained")
-    assert verdicts(fig2_pools.judge(settings, records))[:4] == ["supported"] * 4
-    assert verdicts(fig2_pools.judge(settings, swap(records)))[:4] == ["contradicted"] * 4
+    # All layers, two readings, the layers one by one, block means, contours; other sentences.
+    about_trained = [*range(3 + len(LAYERS)), 4 + len(LAYERS)]
+    found = verdicts(fig2_pools.judge(settings, records))
+    assert [found[i] for i in about_trained] == ["supported"] * len(about_trained)
+    # Neither baselines nor the other network.
+    assert [found[i] for i in (3 + len(LAYERS), -1)] == ["not run"] * 2
+    found = verdicts(fig2_pools.judge(settings, swap(records)))
+    assert [found[i] for i in about_trained] == ["contradicted"] * len(about_trained)
     untrained = [record for record in records if record["trial"]["weights"] == "ranvgg"]
     assert set(verdicts(fig2_pools.judge(settings, untrained))) == {"not run"}
 
 
+def test_figure_2_crosses_networks_and_pictures_and_keeps_the_conventions_apart():
+    networks = ("ranvgg", "ranvgg_1", "ranvgg_centred", "ranvgg_centred_1")
+    settings = fig2_pools.Settings(network=networks, layers=LAYERS)
+    records = make_records("ranvgg", "trained")
+    trained = [record for record in records if record["trial"]["weights"] == "trained"]
+    own = [record for record in records if record["trial"]["weights"] == "ranvgg"]
+    gains = dict(zip(networks, (1.0, 1.1, 9.0, 9.9), strict=True))
+    all_records = trained + [
+        {
+            **record,
+            "trial": {**record["trial"], "weights": label},
+            "distance": gain * record["distance"],
+        }
+        for label, gain in gains.items()
+        for record in own
+    ]
+    found = fig2_pools.judge(settings, all_records)
+    nearer = [claim for claim in found if claim.statement.startswith("From the pooling layers")]
+    assert [claim.groups[0] for claim in nearer] == [
+        "ranVGG with un-centred input",
+        "ranVGG with centred input",
+    ]
+    assert [(claim.n, claim.units) for claim in nearer] == [
+        (len(PICTURES) + 2, "pictures and networks")
+    ] * 2
+    assert nearer[0].verdict == "supported" and nearer[1].verdict == "contradicted"
+
+
+def test_figure_2_compares_with_block_means_and_with_another_reference():
+    settings = fig2_pools.Settings(network=("ranvgg", "ranvgg_retina"), layers=LAYERS)
+    records = make_records("ranvgg", "trained")
+    own = [record for record in records if record["trial"]["weights"] == "ranvgg"]
+    for factor, wanted in ((1.01, "supported"), (1.2, "contradicted")):
+        others = [
+            {
+                **record,
+                "trial": {**record["trial"], "weights": "ranvgg_retina"},
+                "distance": factor * record["distance"],
+            }
+            for record in own
+        ]
+        blocks = [
+            {
+                "trial": {"image": p, "baseline": "numbers", "layer": layer},
+                "distance": 99 if factor < 1.1 else 0.01,
+            }
+            for p in PICTURES
+            for layer in LAYERS
+        ]
+        found = fig2_pools.judge(settings, records + others + blocks)
+        assert found[-1].verdict == wanted and found[-1].n == len(PICTURES)
+        (claim,) = [claim for claim in found if "block means" in claim.statement]
+        assert claim.verdict == wanted
+
+
 def test_the_layers_of_figure_1_are_no_units():
-    settings = fig1_inversion.Settings(image="a")
+    settings = fig1_inversion.Settings(network=("ranvgg",), layers=LAYERS)
     records = [r for r in make_records("ranvgg", "trained") if r["trial"]["image"] == "a"]
-    (claim,) = fig1_inversion.judge(settings, records)
+    claim, *others = fig1_inversion.judge(settings, records)
     assert claim.n == 1 and claim.effect < 0 and claim.verdict == "inconclusive"
+    assert set(verdicts(others)) == {"not run"}
     untrained = [record for record in records if record["trial"]["weights"] == "ranvgg"]
-    assert verdicts(fig1_inversion.judge(settings, untrained)) == ["not run"]
+    assert set(verdicts(fig1_inversion.judge(settings, untrained))) == {"not run"}
+
+
+def test_figure_1_asks_of_fully_connected_layers_beside_the_mean_colour():
+    settings = fig1_inversion.Settings(network=("ranvgg",), layers=LAYERS)
+    records = [
+        {"trial": {"image": p, "weights": label, "layer": "fc8"}, "distance": value + RNG.normal()}
+        for p in PICTURES
+        for label, value in (("random", 20.0), ("random-centred", 39.0))
+    ]
+    records += [
+        {"trial": {"image": p, "baseline": "mean", "layer": "fc8"}, "distance": 40.0}
+        for p in PICTURES
+    ]
+    found = fig1_inversion.judge(settings, records)[-2:]
+    assert verdicts(found) == ["supported", "contradicted"]
+    assert [claim.n for claim in found] == [len(PICTURES)] * 2
 
 
 def make_samples(spreads, centres, count=32):
@@ -144,6 +228,7 @@ def make_samples(spreads, centres, count=32):
                 "noise": sample,
             },
             "distance": centres[kind] + spreads[kind] * RNG.normal(),
+            "feature_error": centres[kind] + 0.1 * RNG.normal(),
         }
         for kind in spreads
         for sample in range(count)
@@ -152,13 +237,20 @@ def make_samples(spreads, centres, count=32):
 
 def test_figure_3_finds_order_and_spread_and_turns_with_the_kinds():
     settings = fig3_variance.Settings()
-    spreads = {"random": 1.0, "ranvgg": 0.3, "trained": 3.0}
-    centres = {"random": 20.0, "ranvgg": 18.0, "trained": 40.0}
-    records = make_samples(spreads, centres)
-    assert verdicts(fig3_variance.judge(settings, records)) == ["supported"] * 6
-    assert verdicts(fig3_variance.judge(settings, swap(records))) != ["supported"] * 6
+    for suffix in ("", "-centred"):
+        spreads = {f"random{suffix}": 1.0, f"ranvgg{suffix}": 0.3, "trained": 6.0}
+        centres = {f"random{suffix}": 20.0, f"ranvgg{suffix}": 18.0, "trained": 60.0}
+        records = make_samples(spreads, centres)
+        found = verdicts(fig3_variance.judge(settings, records))
+        own, others = (found[10:], found[:10]) if suffix else (found[:10], found[10:])
+        assert own[:4] == ["supported"] * 4 and set(others) == {"not run"}
+        assert set(own) == {"supported"}
+        turned = fig3_variance.judge(settings, swap(records))
+        assert verdicts(turned)[10 * bool(suffix)] == "supported"  # the middle one is its own
+        assert "contradicted" in verdicts(turned)
+    spreads = ("random", "ranvgg", "trained")
     alike = make_samples(dict.fromkeys(spreads, 1.0), dict.fromkeys(spreads, 20.0))
-    assert verdicts(fig3_variance.judge(settings, alike)) == ["inconclusive"] * 6
+    assert verdicts(fig3_variance.judge(settings, alike))[:10] == ["inconclusive"] * 10
 
 
 def make_curves(sooner, later, doubled=1.0):
@@ -170,13 +262,13 @@ def make_curves(sooner, later, doubled=1.0):
             if label == later:
                 curve = {step: 3 * value for step, value in curve.items()}
             last = list(curve.values())[-1] * (doubled if label == "trained" else 1)
-            trial = {"image": picture, "weights": label}
+            trial = {"image": picture, "weights": label, "layer": "conv5_1"}
             records.append({"trial": trial, "curve": curve, "distance": last})
     return records
 
 
 def test_figure_4_compares_arrivals_and_ends():
-    settings = fig4_convergence.Settings(image=PICTURES, num_steps=1000)
+    settings = fig4_convergence.Settings(network=("ranvgg",), image=PICTURES, num_steps=1000)
     records = make_curves("ranvgg", "trained", doubled=0.8)
     assert verdicts(fig4_convergence.judge(settings, records)) == [
         "supported", "supported", "contradicted",
@@ -193,7 +285,7 @@ def test_a_curve_arrives_where_it_stays():
 
 
 def test_figure_5_asks_what_each_layer_adds():
-    settings = fig5_textures.Settings(texture_image=PICTURES, layers=LAYERS)
+    settings = fig5_textures.Settings(network=("ranvgg",), layers=LAYERS, arranged=PICTURES[:2])
     records = [
         {
             "trial": {"texture": source, "weights": label, "top": top},
@@ -205,63 +297,98 @@ def test_figure_5_asks_what_each_layer_adds():
         for number, top in enumerate(LAYERS)
         if label == "ranvgg" or top == LAYERS[-1]
     ]
+    records += [
+        {"trial": {"texture": source, "baseline": "halves"}, "error": 1.0, "patch_distance": 0.6}
+        for source in PICTURES
+    ]
     found = fig5_textures.judge(settings, records)
-    # By patches nothing is added.
-    assert verdicts(found) == ["supported"] * 3 + ["inconclusive"] * 3 + ["supported"]
+    # By patches nothing is added, and the result is farther than the source's own halves.
+    assert verdicts(found) == [
+        *["supported"] * 3, *["inconclusive"] * 3, "contradicted", "supported", "contradicted",
+        "supported", "inconclusive",
+    ]  # fmt: skip
+    assert found[-1].n == 2
     backwards = [
         {
             **record,
             "trial": {**record["trial"], "top": LAYERS[::-1][LAYERS.index(record["trial"]["top"])]},
         }
         for record in records
-        if record["trial"]["weights"] == "ranvgg"
+        if record["trial"].get("weights") == "ranvgg"
     ]
     backwards.sort(key=lambda record: LAYERS.index(record["trial"]["top"]))
     assert verdicts(fig5_textures.judge(settings, backwards)[:3]) == ["contradicted"] * 3
 
 
-def make_styles(contents, paintings):
+def make_styles(contents, paintings, labels=("ranvgg", "trained"), constants=("chosen",)):
     return [
         {
-            "trial": {"content": content, "style": painting, "weights": label},
+            "trial": {
+                "content": content,
+                "style": painting,
+                "weights": label,
+                "constants": chosen,
+            },
             "style_error": 0.2 + 0.01 * RNG.normal(),
             "patch_distance": 0.2 + 0.01 * RNG.normal(),
             "style_error_of_photograph": 1.0,
             "content_contours": 0.5 + 0.01 * RNG.normal(),
+            "total_variation": (2 if label == "ranvgg" else 1) + 0.01 * RNG.normal(),
         }
-        for label in ("ranvgg", "trained")
+        for label in labels
+        for chosen in constants
         for content in contents
         for painting in paintings
     ]
 
 
 def test_figure_6_asks_for_style_and_content():
-    settings = stylization.StyleSettings(content_image=("c",), style_image=PICTURES)
-    records = make_styles("c", PICTURES)
+    settings = stylization.StyleSettings(network=("ranvgg",))
+    records = make_styles("c", PICTURES, constants=("chosen", "printed"))
     found = stylization.judge_styles(settings, records, "figure 6")
-    assert verdicts(found) == ["supported"] * 3
-    assert {(claim.n, claim.units) for claim in found} == {(len(PICTURES), "paintings")}
+    assert verdicts(found) == ["supported"] * 6
+    assert {claim.n for claim in found} == {len(PICTURES)}
+    assert {claim.units for claim in found} == {"paintings"}
     turned = [
         {**r, "style_error": r["style_error_of_photograph"], "style_error_of_photograph": 0.2}
         for r in records
     ]
     turned = [{**r, "content_contours": r["content_contours"] - 0.4} for r in turned]
-    assert verdicts(stylization.judge_styles(settings, turned, "figure 6"))[:2] == [
-        "contradicted", "contradicted",
+    assert verdicts(stylization.judge_styles(settings, turned, "figure 6"))[:3] == [
+        "contradicted", "contradicted", "contradicted",
     ]  # fmt: skip
 
 
+def test_figure_6_averages_over_networks_and_leaves_out_pairs_that_lack_one():
+    settings = stylization.StyleSettings(network=("ranvgg", "ranvgg_1"))
+    records = make_styles("abcd", "efghijk", ("ranvgg", "ranvgg_1", "trained"))
+    for record in records:
+        if record["trial"]["weights"] == "ranvgg_1":
+            record["style_error"] = 0.4
+    found = stylization.judge_styles(settings, records, "figure 6")[0]
+    assert found.n == 11 and found.effect == pytest.approx(np.log(0.2 * 0.4) / 2, abs=0.05)
+    found = stylization.judge_styles(settings, records[:27] + records[28:], "figure 6")[0]
+    assert found.n == 10
+
+
 def test_figure_7_counts_photographs_and_paintings_and_no_pairs():
-    settings = stylization.StyleSettings()
+    settings = stylization.StyleSettings(network=("ranvgg",))
     found = stylization.judge_styles(settings, make_styles("abc", "de"), "figure 7")
     assert {claim.units for claim in found} == {"photographs and paintings"}
-    assert [claim.n for claim in found] == [5] * 3 and set(verdicts(found)) == {"inconclusive"}
+    assert found[0].n == 5 and set(verdicts(found)) == {"inconclusive", "not run"}
     records = make_styles("abcdef", "ghijk")
     found = stylization.judge_styles(settings, records, "figure 7")
-    assert [claim.n for claim in found] == [11] * 3 and set(verdicts(found)) == {"supported"}
+    assert found[0].n == 11 and set(verdicts(found)) == {"supported", "not run"}
     # A photograph that lacks a painting of the trained network's is left out there.
     found = stylization.judge_styles(settings, records[:-1], "figure 7")
-    assert [claim.n for claim in found] == [11, 11, 10]
+    assert [claim.n for claim in found] == [11, 0, 11, 10, 10, 10]
+
+
+def test_of_one_painting_photographs_and_networks_are_the_units():
+    settings = stylization.StyleSettings(network=("ranvgg", "ranvgg_1"))
+    records = make_styles("abcdefgh", "i", ("ranvgg", "ranvgg_1", "trained"))
+    found = stylization.judge_styles(settings, records, "figure 7")[0]
+    assert (found.n, found.units) == (10, "photographs and networks")
 
 
 def test_the_ablation_turns_with_its_groups():
@@ -298,9 +425,28 @@ def test_the_ablation_asks_for_the_scale_that_differs_most():
         for p in PICTURES
         for scale, value in distances.items()
     ]
-    claim = ablation.judge(ablation.Settings(), records)[-1]
+    claim = ablation.judge(ablation.Settings(), records)[5]
     assert claim.n == len(PICTURES) and claim.effect == pytest.approx(np.log(1.2))
     assert claim.verdict == "contradicted"
+
+
+def test_the_ablation_compares_pooling_and_omega_with_the_plain_network():
+    def records(part, factor):
+        plain = [
+            {"trial": {"part": "offset", "image": p, "offset": "0"}, "distance": 2.0}
+            for p in PICTURES
+        ]
+        return plain + [
+            {"trial": {"part": part, "image": p, "value": "x"}, "distance": 2.0 * factor}
+            for p in PICTURES
+        ]
+
+    for part, place, factors in (("omega", 6, (1.01, 1.2)), ("pooling", 7, (1.2, 0.8))):
+        found = [
+            ablation.judge(ablation.Settings(), records(part, factor))[place].verdict
+            for factor in factors
+        ]
+        assert found == ["supported", "contradicted"]
 
 
 def test_a_table_has_a_place_for_each_pair():

@@ -8,6 +8,7 @@ from PIL import Image as Pillow
 
 from randviz.__main__ import main
 from randviz.commands import trials
+from randviz.commands.trials import find_record
 from randviz.host.images import load_image
 from randviz.host.runs import Stopped
 from randviz.networks.catalog import NETWORKS
@@ -43,12 +44,19 @@ def read_records(folder):
 def test_every_trial_is_measured_drawn_and_tabled(tmp_path, capsys, trained):
     words = [*COMPARE, f"--trained_weights={trained}", f"--out_dir={tmp_path}"]
     assert main(words) == 0
-    records = read_records(tmp_path)
+    all_records = read_records(tmp_path)
+    records = [record for record in all_records if "weights" in record["trial"]]
     assert [tuple(record["trial"].values()) for record in records] == [
         (image, weights, layer)
         for image in ("chelsea", "coffee")
         for weights in ("random", "trained")
         for layer in ("conv1_2", "pool2")
+    ]
+    assert [tuple(record["trial"].values()) for record in all_records[len(records) :]] == [
+        (image, baseline, layer)
+        for image in ("chelsea", "coffee")
+        for layer in ("conv1_2", "pool2")
+        for baseline in trials.BASELINES
     ]
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
@@ -70,6 +78,7 @@ def test_every_trial_is_measured_drawn_and_tabled(tmp_path, capsys, trained):
     assert all("weights_sha256" in r for r in records if r["trial"]["weights"] == "trained")
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
     tmp_path, monkeypatch, trained
 ):
@@ -94,7 +103,8 @@ def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
     np.testing.assert_array_equal(starts[0], starts[2])
     for part, whole in zip(*(read_records(tmp_path / n) for n in ("parts", "whole")), strict=True):
         for record in (part, whole):
-            del record["seconds"], record["check"]  # the checksum is of the seconds, too
+            record.pop("seconds", None)  # baselines have none
+            del record["check"]  # the checksum is of the seconds, too
         assert part == whole
     (tmp_path / "parts" / "coffee_panel.jpg").unlink()
     monkeypatch.setattr(trials, "descend", None)
@@ -104,8 +114,13 @@ def test_a_stopped_comparison_goes_on_and_a_finished_one_measures_nothing(
 
 def test_without_weights_the_trained_record_is_not_run(tmp_path):
     assert main([*COMPARE, f"--out_dir={tmp_path}"]) == 0
-    assert len(read_records(tmp_path)) == 4
+    records = read_records(tmp_path)
+    assert sum("weights" in record["trial"] for record in records) == 4
     assert (tmp_path / "table.md").read_text().count("not run") == 3 * 4
+    target = np.asarray(load_image("coffee", image_size=24))
+    mean = find_record(records, image="coffee", baseline="mean", layer="pool2")
+    distance = 255 * np.linalg.norm(target - target.mean((0, 1)), axis=-1).mean()
+    assert mean["distance"] == pytest.approx(distance, rel=1e-5)
 
 
 def test_trained_weights_and_their_options_reach_the_picture(tmp_path, trained):
@@ -147,6 +162,7 @@ def test_two_pictures_of_one_name_keep_two_names():
         ("compare", "--image="),
         ("compare --image=chelsea,chelsea", "twice"),
         ("compare --image=chelsea --layers=pool9", "pool9"),
+        ("compare --image=chelsea --network=", "--network="),
         ("compare --image={black}", "black.png"),
         ("invert --image=chelsea --network=ranvgg --trained_weights={}", "recipe"),
         ("invert --image=chelsea --layer=pool1 --trained_weights={} --scale=1", "--scale"),

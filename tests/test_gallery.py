@@ -5,6 +5,8 @@ import pathlib
 import re
 import shlex
 
+import pytest
+
 from randviz.__main__ import main
 from randviz.experiments import gallery
 
@@ -17,6 +19,7 @@ FEW_STEPS = {
 }
 
 
+@pytest.mark.slow
 def test_each_command_on_the_page_makes_the_picture_beside_it(tmp_path, monkeypatch):
     pictures = {name: f"{gallery.PICTURES[name]} {flags}" for name, flags in FEW_STEPS.items()}
     monkeypatch.setattr(gallery, "PICTURES", pictures)

@@ -132,6 +132,7 @@ def test_a_mistake_in_one_process_ends_all(tmp_path):
     assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_more_networks_and_more_noises_keep_the_records_there_are(tmp_path, small, capsys):
     assert small(tmp_path / "grown", "--num_networks=2") == 0
     first = (tmp_path / "grown" / "records.jsonl").read_bytes()

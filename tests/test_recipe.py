@@ -180,11 +180,10 @@ def test_networks_with_branches_have_recipes():
     assert filters.as_network() == NETWORKS["random_filters"]
 
 
-@pytest.mark.parametrize(
-    ("name", "last_layer"), [("ranvgg", "conv5_4"), ("ranvgg_chelsea", "conv3_1")]
-)
-def test_shipped_recipes_agree_with_their_checks(name, last_layer):
+@pytest.mark.parametrize("name", SHIPPED_RECIPES)
+def test_shipped_recipes_agree_with_their_checks(name):
     recipe = load_recipe(name)
     params = recipe.sample(make_keys(recipe.seed)[0])
-    assert name in SHIPPED_RECIPES and len(SHIPPED_RECIPES) == 2
+    last_layer = "conv3_1" if name == "ranvgg_chelsea" else "conv5_4"
     assert list(params)[-1] == last_layer and len(params) == len(recipe.draws)
+    assert recipe.input_offset == (IMAGENET_MEAN if "centred" in name else None)

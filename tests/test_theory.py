@@ -109,6 +109,7 @@ def test_the_first_layers_mean_gradient_counts_the_windows_over_each_pixel(predi
     np.testing.assert_allclose(predicted["conv1_1"].content_layer_weight, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_energy_and_texture_loss_are_those_of_networks_drawn(predicted, drawn, layer):
     check_mean(drawn["energy"][layer], predicted[layer].energy)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from randviz.experiments import why_random
-from randviz.experiments.baselines import average_blocks, fill_with_mean
 from randviz.experiments.frozen_masks import freeze_masks, measure_flips
+from randviz.host.baselines import average_blocks, fill_with_mean
 from randviz.host.quality import compare_images
 from randviz.host.settings import parse_flags
 from randviz.networks.catalog import NETWORKS

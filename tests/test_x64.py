@@ -6,6 +6,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 from conftest import TINY
 
 import randviz as rv
@@ -40,6 +41,7 @@ def descend():
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.slow
 def test_a_descent_under_x64_is_the_same(tmp_path):
     env = {**os.environ, "JAX_ENABLE_X64": "1"}
     path = tmp_path / "found.npz"

@@ -1,8 +1,8 @@
 """Rebuilds pictures through an untrained network and through the trained one, side by side.
 
 Equal steps from the same starting noise, layer by layer, as in the paper's figure 2: random above,
-trained below. Distance, PSNR and SSIM stand under each picture and in a table. Without trained
-weights their row says so.
+trained below, and what each has to beat: block means, as many numbers as the layer has. Distance,
+PSNR and SSIM stand under each picture and in a table. Without trained weights their row says so.
 
 Usage: randviz compare --image=PICTURE --trained_weights=FILE [--flag=value ...]
 
@@ -16,10 +16,13 @@ import dataclasses
 import functools
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from randviz.commands.trials import (
+    BASELINES,
     MEASURES,
-    StudySettings,
+    InversionStudySettings,
+    bind_network,
     compare_with_picture,
     descend_trial,
     describe_distance,
@@ -27,7 +30,9 @@ from randviz.commands.trials import (
     estimate_inversions,
     find_deepest,
     find_record,
+    find_untrained,
     format_measure,
+    list_baselines,
     list_inversions,
     list_labels,
     list_values_of,
@@ -35,6 +40,7 @@ from randviz.commands.trials import (
     load_result,
     make_inversion,
     make_noise,
+    measure_baseline,
 )
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
@@ -42,70 +48,91 @@ from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
-from randviz.tasks.inversion import NOISE_STD
+from randviz.tasks.inversion import INPUT_OFFSET
 
 describe = describe_inputs
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(StudySettings):
+class Settings(InversionStudySettings):
     """Settings of `randviz compare`."""
 
     image: tuple[str, ...] = setting((), "The pictures, files or samples, commas between.")
-    layers: tuple[str, ...] = setting(
-        ("pool1", "pool2", "pool3", "pool4", "pool5"), "The layers inverted, one at a time."
-    )
     out_dir: str = "out/compare"
 
 
 def list_trials(settings: Settings) -> list[Trial]:
-    """Each picture with each network and layer."""
-    return list_inversions(settings, settings.layers)
+    """Each picture with each network and layer, and with each baseline."""
+    return list_inversions(settings, settings.layers) + list_baselines(settings, settings.layers)
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
-    """Rebuilds one picture from one layer."""
+    """Rebuilds one picture from one layer, or makes one of its baselines."""
     deepest = find_deepest(settings, settings.layers)
+    if "baseline" in trial:
+        label = find_untrained(settings).label
+        return measure_baseline(
+            settings, trial, bind_network(settings, label, deepest, INPUT_OFFSET)
+        )
     make, start = make_inversion(settings, *trial.values(), deepest)
     image, metadata = descend_trial(settings, trial, make, start)
     return {**compare_with_picture(settings, trial, image), **metadata}
 
 
 def workload(settings: Settings) -> Workload:
-    """The deepest inversion, as often as there are trials."""
-    return estimate_inversions(settings, settings.layers, len(list_trials(settings)))
+    """The deepest inversion, as often as there are inversions."""
+    count = sum("baseline" not in trial for trial in list_trials(settings))
+    return estimate_inversions(settings, settings.layers, count)
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
-    """Draws a panel for each picture, a row for each network; writes and prints the table."""
-    labels, layers = list_labels(settings), list_values_of(records, "layer")
-    header = ["picture", "layer"]
-    header += [f"{measure}, {label}" for measure in MEASURES for label in labels]
+    """Draws a panel for each picture and writes and prints the table."""
+    plot_rows(settings, records, folder, list_labels(settings))
+
+
+def plot_rows(
+    settings: Settings, records: list[Record], folder: pathlib.Path, labels: Sequence[str]
+) -> None:
+    """Draws a panel for each picture, a row for each label and the baseline's below.
+
+    Args:
+      settings: of the study.
+      records: all of them.
+      folder: where panels and table go.
+      labels: of networks.
+    """
+    layers = list_values_of(records, "layer")
+    rows = {label: {"weights": label} for label in labels}
+    rows |= {name: {"baseline": name} for name in BASELINES}
     lines = []
     for name, picture in load_pictures(settings, "image").items():
-        found = [
-            [find_record(records, image=name, weights=label, layer=layer) for layer in layers]
-            for label in labels
-        ]
-        beside = picture.image, make_noise(settings, picture.image, NOISE_STD)
+        found = {
+            row: [find_record(records, image=name, **place, layer=layer) for layer in layers]
+            for row, place in rows.items()
+        }
+        shown = [*labels, "numbers"]
+        first = [("the picture", picture.image)]
+        first += [("the start", make_noise(settings, picture.image, settings.noise_std))]
+        first += [(" ", None)] * (len(shown) - 2)
         panel = render_grid(
             [
-                [first] + [load_result(folder, record) for record in line]
-                for first, line in zip(beside, found, strict=True)
+                [image] + [load_result(folder, record) for record in found[row]]
+                for (_, image), row in zip(first, shown, strict=True)
             ],
-            row_labels=labels,
+            row_labels=[*labels, "block means"],
             column_labels=["", *layers],
             captions=[
-                [caption] + [describe_distance(record) for record in line]
-                for caption, line in zip(("the picture", "the start"), found, strict=True)
+                [caption] + [describe_distance(record) for record in found[row]]
+                for (caption, _), row in zip(first, shown, strict=True)
             ],
             cell=max(128, settings.image_size),
         )
         save_image(folder / f"{name}_panel.jpg", panel)
-        for layer, pair in zip(layers, zip(*found, strict=True), strict=True):
-            lines.append(
-                [name, layer, *(format_measure(found, m) for m in MEASURES for found in pair)]
-            )
+        for place, layer in enumerate(layers):
+            here = [found[row][place] for row in rows]
+            lines.append([name, layer, *(format_measure(r, m) for m in MEASURES for r in here)])
+    header = ["picture", "layer"]
+    header += [f"{measure}, {BASELINES.get(row, row)}" for measure in MEASURES for row in rows]
     table = format_markdown(header, lines)
     write_text(folder / "table.md", table + "\n")
     print(table)

@@ -3,20 +3,25 @@
 import dataclasses
 from collections.abc import Sequence
 
-from randviz.commands.inputs import LARGEST_SIDE, PictureSettings, SeedSettings, StepSettings
+from randviz.commands.inputs import (
+    LARGEST_SIDE,
+    PictureSettings,
+    ReductionSettings,
+    SeedSettings,
+    StepSettings,
+)
 from randviz.commands.network_choice import NetworkSettings
 from randviz.descent.descent import SOLVERS
 from randviz.descent.lbfgs import MEMORY
 from randviz.descent.schedule import Schedule, plan_schedule, share_steps
 from randviz.host.settings import list_fields, setting
 from randviz.objectives.building import WEIGHTINGS
-from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.objectives.statistics.catalog import STATISTICS
 from randviz.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
+class DescentSettings(NetworkSettings, PictureSettings, StepSettings, ReductionSettings):
     """Settings that every task has."""
 
     output_image: str = setting(
@@ -36,12 +41,6 @@ class DescentSettings(NetworkSettings, PictureSettings, StepSettings):
         "",
         "Path of an animation of the run, .webp or .gif. It has a frame every --save_every steps,"
         " or about forty in all.",
-    )
-    gradient_reduction: str = setting(
-        "mean_abs",
-        "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
-        choices=GRADIENT_REDUCTIONS,
-        rare=True,
     )
     solver: str = setting(
         "auto",

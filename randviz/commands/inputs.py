@@ -15,6 +15,7 @@ from randviz.host.images import crop_square, load_image, resize_image
 from randviz.host.settings import CommandSettings, setting
 from randviz.networks.gaussian import GENERATOR, split_key
 from randviz.networks.network import Network
+from randviz.objectives.layer_weights import GRADIENT_REDUCTIONS
 from randviz.types import Image, Key, UserError
 
 LARGEST_SIDE = 2**14  # pixels
@@ -46,6 +47,18 @@ class PictureSettings(CommandSettings):
     square: bool = setting(
         False,
         "Takes the largest square in the middle of each picture; fully connected layers need one.",
+        rare=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReductionSettings:
+    """How the layer weights ω and μ are found."""
+
+    gradient_reduction: str = setting(
+        "mean_abs",
+        "How the absolute mean gradient in the layer weights is computed: mean |g| or |mean g|.",
+        choices=GRADIENT_REDUCTIONS,
         rare=True,
     )
 

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.resources
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,11 @@ from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
 from randviz.types import Offset, Params, UserError
 
-SHIPPED_RECIPES = ("ranvgg", "ranvgg_chelsea")
+# Networks selected on the astronaut, each set with its own draws, for un-centred and for centred
+# input; one selected on another picture among the draws of the first; and one on a cat, less deep.
+UNCENTRED_RECIPES = ("ranvgg", "ranvgg_1")
+CENTRED_RECIPES = ("ranvgg_centred", "ranvgg_centred_1")
+SHIPPED_RECIPES = (*UNCENTRED_RECIPES, *CENTRED_RECIPES, "ranvgg_retina", "ranvgg_chelsea")
 _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks were trained on
 
 
@@ -141,21 +145,51 @@ def choose_network(settings: NetworkSettings) -> Choice:
     return choose_trained(settings) if settings.trained_weights else choose_untrained(settings)
 
 
-def choose_both(settings: NetworkSettings) -> dict[str, Choice]:
-    """The untrained network and, if a file is named, the trained one of its architecture.
+def choose_all(settings: NetworkSettings) -> dict[str, Choice]:
+    """The untrained networks and, if a file is named, the trained one of their architecture.
+
+    Args:
+      settings: `network` may be several names in a tuple.
 
     Returns:
-      {label: choice}, the untrained one first.
+      {label: choice}, the trained one last.
 
     Raises:
-      UserError: as `choose_trained` or `choose_untrained`.
+      UserError: as `choose_trained` or `choose_untrained`, for several architectures, or if no
+        network is named or one is named twice.
     """
-    choices = [choose_untrained(settings)]
+    names = (settings.network,) if isinstance(settings.network, str) else settings.network
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"--network={','.join(names)} names none, or one twice; name each once.")
+    choices = [choose_untrained(dataclasses.replace(settings, network=name)) for name in names]
+    architectures = list(dict.fromkeys(choice.network.name for choice in choices))
+    if len(architectures) > 1:
+        raise UserError(
+            f"--network={','.join(names)} names {' and '.join(architectures)}; name networks of one"
+            " architecture."
+        )
     if settings.trained_weights:
         # Beside a recipe the file's architecture is the recipe's.
-        architecture = choices[0].network.name
-        choices.append(choose_trained(dataclasses.replace(settings, network=architecture)))
-    return {choice.label: choice for choice in choices}
+        choices.append(choose_trained(dataclasses.replace(settings, network=architectures[0])))
+    labels = name_apart([choice.label for choice in choices])
+    return dict(zip(labels, choices, strict=True))
+
+
+def name_apart(names: Sequence[str]) -> list[str]:
+    """The names, those that occurred before with a number.
+
+    Example:
+      >>> name_apart(["cat", "cat", "dog"])
+      ['cat', 'cat_2', 'dog']
+    """
+    found: list[str] = []
+    for name in names:
+        number, new = 1, name
+        while new in found:
+            number += 1
+            new = f"{name}_{number}"
+        found.append(new)
+    return found
 
 
 def choose_untrained(settings: NetworkSettings) -> Choice:
@@ -167,19 +201,12 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
     """
     if settings.network not in NETWORKS:
         recipe = load_recipe(settings.network)
-        _refuse_decided(
-            settings,
-            "the recipe",
-            "scale",
-            "bias_scale",
-            "pooling",
-            "padding",
-            "activation",
-            "input_offset",
-        )
+        decided = ["scale", "bias_scale", "pooling", "padding", "activation"]
+        decided += ["input_offset"] * (recipe.input_offset is not None)
+        _refuse_decided(settings, "the recipe", *decided)
         return Choice(
             label=settings.network if settings.network in SHIPPED_RECIPES else "recipe",
-            network=dataclasses.replace(recipe.as_network(), convolution=settings.convolution),
+            network=_apply_flags(recipe.as_network(), settings),
             sample=lambda last_layer: _sample_from(recipe, last_layer),
             metadata={"weights": "recipe", "recipe": format_recipe(recipe)},
         )

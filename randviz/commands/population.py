@@ -28,13 +28,15 @@ from jax.experimental import multihost_utils
 from randviz.commands.inputs import Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import Choice, choose_trained, choose_untrained, load_recipe
 from randviz.commands.trials import (
+    BASELINES,
     TRAINED,
     StudySettings,
     as_json,
     estimate_random_inversion,
     load_pictures,
+    make_baseline,
 )
-from randviz.host.charts import format_table, plot_boxes, save_figure
+from randviz.host.charts import format_markdown, format_table, plot_boxes, save_figure
 from randviz.host.processes import ProcessSettings
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
@@ -42,6 +44,7 @@ from randviz.host.runs import write_record
 from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
+from randviz.networks.network import IMAGENET_MEAN
 from randviz.networks.weights import weight_shapes
 from randviz.search.population import (
     AXIS,
@@ -56,7 +59,8 @@ from randviz.search.population import (
 from randviz.tasks.inversion import INPUT_OFFSET
 from randviz.types import Params, UserError
 
-KINDS = ("random", "ranvgg", "given", TRAINED)
+# Those of a centred kind are the same draws with centred input, selected with it.
+KINDS = ("random", "random-centred", "ranvgg", "ranvgg-centred", "given", TRAINED)
 _SINGLE = ("given", TRAINED)  # kinds of one network
 
 
@@ -69,7 +73,8 @@ class PopulationSettings(StudySettings, ProcessSettings):
     kinds: tuple[str, ...] = setting(
         ("random", "ranvgg"),
         "Whose networks: random, ranvgg, given, trained. ranvgg is selected layer by layer on"
-        " --reference_image; given, the one network that --network names, and trained, the one in"
+        " --reference_image; random-centred and ranvgg-centred have the ImageNet mean subtracted"
+        " from their input; given, the one network that --network names, and trained, the one in"
         " --trained_weights, vary in their noises only.",
     )
     num_networks: int = setting(8, "Networks of each kind.", lower_bound=1, upper_bound=10**6)
@@ -145,10 +150,10 @@ def make_plan(settings: PopulationSettings) -> Plan:
     choices = {kind: choose_untrained(settings) for kind in settings.kinds if kind != TRAINED}
     if TRAINED in settings.kinds:
         choices[TRAINED] = choose_trained(settings)
-    choices = {kind: choices[kind].with_offset(INPUT_OFFSET) for kind in settings.kinds}
+    choices = {kind: _with_offset(choices[kind], kind) for kind in settings.kinds}
     layers = next(iter(choices.values())).network.canonical_names(settings.layers)
     pictures, reference = load_pictures(settings, "image"), None
-    if "ranvgg" in settings.kinds:
+    if any(kind.startswith("ranvgg") for kind in settings.kinds):
         size = settings.reference_size or settings.image_size
         reference = load_picture(
             "reference_image", settings.reference_image, size, square=settings.square
@@ -173,8 +178,15 @@ def make_plan(settings: PopulationSettings) -> Plan:
         "given": lambda choice: _give(choice, layers[-1]),
         TRAINED: lambda choice: _give(choice, layers[-1]),
     }
-    kinds = {kind: makers[kind](choice) for kind, choice in choices.items()}
+    kinds = {kind: makers[kind.partition("-")[0]](choice) for kind, choice in choices.items()}
     return Plan(choices, kinds, layers, pictures, reference)
+
+
+def _with_offset(choice: Choice, kind: str) -> Choice:
+    if kind.endswith("-centred"):
+        centred = dataclasses.replace(choice.network, input_offset=IMAGENET_MEAN)
+        return choice._replace(network=centred)
+    return choice.with_offset(INPUT_OFFSET)
 
 
 def _give(choice: Choice, last_layer: str) -> GivenNetwork:
@@ -341,20 +353,55 @@ def _time(function, *arguments, **options):
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Sums up what was asked for this time."""
     asked = list_trials(settings)
-    conclude([record for record in records if record["trial"] in asked], folder)
+    conclude(settings, [record for record in records if record["trial"] in asked], folder)
 
 
-def conclude(records: Sequence[Record], folder: pathlib.Path) -> None:
-    """Writes and prints the summary and draws the boxes.
+def conclude(settings: PopulationSettings, records: Sequence[Record], folder: pathlib.Path) -> None:
+    """Writes and prints the summary and draws the boxes, the baselines beside them.
 
     Args:
+      settings: of the study.
       records: as in `search.population.summarize`.
       folder: of the study.
     """
     groups = summarize(records)
-    write_record(folder / "summary.json", {"measure": "distance", "groups": groups})
-    save_figure(folder / "box.png", plot_boxes(groups))
+    baselines = measure_baselines(settings)
+    write_record(
+        folder / "summary.json",
+        {"measure": "distance", "groups": groups, "baselines": baselines},
+    )
+    save_figure(folder / "box.png", plot_boxes(groups, baselines))
     print(format_table(groups))
+    header = ["picture", "layer", *BASELINES.values()]
+    lines = [
+        [line["image"], line["layer"], *(f"{line[name]:.2f}" for name in BASELINES)]
+        for line in baselines
+    ]
+    print(format_markdown(header, lines))
+
+
+def measure_baselines(settings: PopulationSettings) -> list[dict[str, Any]]:
+    """How far the baselines are from each picture, for each layer.
+
+    Returns:
+      A dictionary each: image, layer, and the distance of each of `trials.BASELINES`.
+    """
+    plan = make_plan(settings)
+    choice = next(iter(plan.choices.values()))
+    extractor = choice.network.bind(choice.sample(plan.layers[-1]))
+    found = []
+    for image, picture in plan.pictures.items():
+        for layer in plan.layers:
+            shape = extractor.feature_shape(picture.image.shape, layer)
+            distances = {
+                baseline: compare_images(
+                    make_baseline(settings, {"image": image, "baseline": baseline}, shape),
+                    picture.image,
+                )["distance"]
+                for baseline in BASELINES
+            }
+            found.append({"image": image, "layer": layer, **distances})
+    return found
 
 
 STUDY = Study(

@@ -10,19 +10,26 @@ from typing import Any
 from randviz.commands.inputs import (
     Picture,
     PictureSettings,
+    ReductionSettings,
     SeedSettings,
     StepSettings,
     check_picture,
     load_picture,
     make_keys,
 )
-from randviz.commands.network_choice import Choice, NetworkSettings, choose_both
+from randviz.commands.network_choice import (
+    Choice,
+    NetworkSettings,
+    choose_all,
+    name_apart,
+)
 from randviz.descent.solver import Objective
+from randviz.host.baselines import average_blocks, fill_with_mean
 from randviz.host.images import load_image, save_image
 from randviz.host.quality import compare_images, correlate_contours
 from randviz.host.records import Record, Trial, name_trial
 from randviz.host.runs import Stage, delete_checkpoint, descend
-from randviz.host.settings import list_values
+from randviz.host.settings import list_values, setting
 from randviz.host.study import EXCLUDED_FIELDS, Workload
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
@@ -32,6 +39,11 @@ from randviz.tasks.inversion import INPUT_OFFSET, NOISE_STD, Inversion
 from randviz.types import Image, Offset, Params, UserError
 
 TRAINED = "trained"
+BASELINES = {
+    "start": "the start",
+    "mean": "the mean colour",
+    "numbers": "block means, as many numbers as the layer has",
+}
 MEASURES = {"distance": ".1f", "psnr": ".1f", "ssim": ".2f"}
 _PICTURE_FLAGS = ("image", "texture_image", "content_image", "style_image")
 
@@ -44,23 +56,42 @@ class StudySettings(NetworkSettings, PictureSettings, StepSettings):
     num_steps: int = 200
 
 
+@dataclasses.dataclass(frozen=True)
+class InversionStudySettings(StudySettings, ReductionSettings):
+    """Settings of studies that invert features."""
+
+    layers: tuple[str, ...] = setting(
+        ("pool1", "pool2", "pool3", "pool4", "pool5"), "The layers inverted, one at a time."
+    )
+    tv_weight: float = setting(
+        0.0, "γ of the total variation; the paper has none.", lower_bound=0, rare=True
+    )
+    noise_std: float = setting(
+        NOISE_STD,
+        "Standard deviation of the noise that a descent starts from, around grey in [0, 1].",
+        lower_bound=0,
+        rare=True,
+    )
+
+
 @functools.cache
 def choose_networks(settings: StudySettings) -> dict[str, Choice]:
-    """The untrained network and, if its file is given, the trained one, by label."""
-    return choose_both(settings)
+    """The untrained networks and, if its file is given, the trained one, by label."""
+    return choose_all(settings)
 
 
 def find_untrained(settings: StudySettings) -> Choice:
-    """The untrained network."""
+    """The first of the untrained networks."""
     return next(iter(choose_networks(settings).values()))
 
 
 def list_labels(settings: StudySettings) -> list[str]:
-    """The label of the untrained network, and "trained", run or not."""
-    return [find_untrained(settings).label, TRAINED]
+    """The labels of the untrained networks, and "trained", run or not."""
+    return list(dict.fromkeys([*choose_networks(settings), TRAINED]))
 
 
-@functools.lru_cache(maxsize=2)
+# The networks of a figure, and the trained one: to draw one, or to normalise it, takes seconds.
+@functools.lru_cache(maxsize=8)
 def sample_params(settings: StudySettings, label: str, last_layer: str) -> Params:
     """The weights of one of the networks, down to the deepest layer of a study."""
     return choose_networks(settings)[label].sample(last_layer)
@@ -103,27 +134,25 @@ def name_pictures(sources: Sequence[str]) -> dict[str, str]:
       >>> name_pictures(["a/cat.jpg", "b/cat.jpg", "dog.jpg"])
       {'a/cat.jpg': 'cat', 'b/cat.jpg': 'cat_2', 'dog.jpg': 'dog'}
     """
-    names: dict[str, str] = {}
-    for source in sources:
-        name = stem = pathlib.PurePath(source).stem
-        number = 1
-        while name in names.values():
-            number += 1
-            name = f"{stem}_{number}"
-        names[source] = name
-    return names
+    names = name_apart([pathlib.PurePath(source).stem for source in sources])
+    return dict(zip(sources, names, strict=True))
 
 
 def describe_inputs(settings: StudySettings) -> dict[str, Any]:
-    """What records depend on beside the settings: the pixels, and what the random network is."""
+    """What records depend on beside the settings: the pixels, and what the networks are."""
     flags = [flag for flag in _PICTURE_FLAGS if hasattr(settings, flag)]
+    untrained = {
+        label: dict(choice.metadata)
+        for label, choice in choose_networks(settings).items()
+        if label != TRAINED
+    }
     return {
         "pictures": {
             f"{flag} {name}": picture.metadata["sha256"]
             for flag in flags
             for name, picture in load_pictures(settings, flag).items()
         },
-        "network": dict(find_untrained(settings).metadata),
+        "network": untrained if len(untrained) > 1 else untrained[find_untrained(settings).label],
     }
 
 
@@ -133,6 +162,9 @@ def list_inversions(settings: StudySettings, layers: Sequence[str]) -> list[Tria
     Args:
       settings: with `image`.
       layers: to invert, one at a time.
+
+    Returns:
+      Picture by picture.
 
     Raises:
       UserError: as `load_pictures`, for an unknown layer, or a picture that does not reach it.
@@ -150,13 +182,77 @@ def list_inversions(settings: StudySettings, layers: Sequence[str]) -> list[Tria
     ]
 
 
+def list_baselines(settings: StudySettings, layers: Sequence[str]) -> list[Trial]:
+    """A trial for each picture, layer and baseline: what an inversion has to beat.
+
+    Args:
+      settings: with `image`.
+      layers: that are inverted.
+
+    Returns:
+      Picture by picture; they name no network.
+    """
+    layers = find_untrained(settings).network.canonical_names(tuple(layers))
+    return [
+        {"image": image, "baseline": baseline, "layer": layer}
+        for image in load_pictures(settings, "image")
+        for layer in layers
+        for baseline in BASELINES
+    ]
+
+
+def make_baseline(
+    settings: StudySettings, trial: Trial, shape: tuple[int, ...], noise_std: float = NOISE_STD
+) -> Image:
+    """The picture of a baseline.
+
+    Args:
+      settings: of the study.
+      trial: as of `list_baselines`.
+      shape: of the layer's features, [h, w, C].
+      noise_std: of the noise that descents start from.
+
+    Returns:
+      [H, W, 3].
+    """
+    picture = load_pictures(settings, "image")[trial["image"]].image
+    makers: dict[str, Callable[[], Image]] = {
+        "start": lambda: make_noise(settings, picture, noise_std),
+        "mean": lambda: fill_with_mean(picture),
+        "numbers": lambda: average_blocks(picture, math.prod(shape)),
+        "positions": lambda: average_blocks(picture, 3 * shape[0] * shape[1]),
+    }
+    return makers[trial["baseline"]]()
+
+
+def measure_baseline(
+    settings: InversionStudySettings, trial: Trial, extractor: Extractor
+) -> Record:
+    """Makes a baseline's picture, saves it, and measures how near it is.
+
+    Args:
+      settings: of the study.
+      trial: as of `list_baselines`.
+      extractor: whose features have the shape that counts.
+    """
+    picture = load_pictures(settings, "image")[trial["image"]].image
+    shape = extractor.feature_shape(picture.shape, trial["layer"])
+    image = make_baseline(settings, trial, shape, settings.noise_std)
+    save_image(picture_path(settings.out_dir, trial), image)
+    return compare_with_picture(settings, trial, image)
+
+
 def find_deepest(settings: StudySettings, layers: Sequence[str]) -> str:
     """The deepest of some layers of the untrained network."""
     return find_untrained(settings).network.canonical_names(tuple(layers))[-1]
 
 
 def make_inversion(
-    settings: StudySettings, image: str, label: str, layer: str, last_layer: str | None = None
+    settings: InversionStudySettings,
+    image: str,
+    label: str,
+    layer: str,
+    last_layer: str | None = None,
 ) -> tuple[Callable[[], Objective], Image]:
     """What makes the inversion of a picture through one of the networks, and its start.
 
@@ -169,11 +265,18 @@ def make_inversion(
     """
     picture = load_pictures(settings, "image")[image].image
     extractor = bind_network(settings, label, last_layer or layer, INPUT_OFFSET)
-    start = make_noise(settings, picture, NOISE_STD)
-    return functools.partial(Inversion(layer).of, extractor, picture), start
+    start = make_noise(settings, picture, settings.noise_std)
+    task = Inversion(
+        layer,
+        tv_weight=settings.tv_weight,
+        gradient_reduction=settings.gradient_reduction,
+    )
+    return functools.partial(task.of, extractor, picture), start
 
 
-def estimate_inversions(settings: StudySettings, layers: Sequence[str], count: int) -> Workload:
+def estimate_inversions(
+    settings: InversionStudySettings, layers: Sequence[str], count: int
+) -> Workload:
     """So many inversions, judged by the deepest one of the largest picture."""
     pictures = load_pictures(settings, "image")
     largest = max(pictures, key=lambda name: pictures[name].image.size)
@@ -268,7 +371,7 @@ def compare_with_picture(settings: StudySettings, trial: Trial, image: Image) ->
     """How near a reconstruction comes to the trial's picture, and whose weights it came of."""
     target = load_pictures(settings, "image")[trial["image"]].image
     measures = {**compare_images(image, target), "contours": correlate_contours(image, target)}
-    return {**as_json(measures), **identify_weights(settings, trial["weights"])}
+    return {**as_json(measures), **identify_weights(settings, trial.get("weights", ""))}
 
 
 def as_json(measures: dict[str, float]) -> Record:

@@ -30,10 +30,10 @@ A claim puts a mean over independent units on one side of a threshold, or betwee
 *supported* if its whole 95 % interval (Student's t) lies there and *contradicted* if none of it
 does, in both cases only if there are at least {ENOUGH} units and p, corrected for the number of the
 figure's claims (Holm), is below {LEVEL:g}; otherwise it is *inconclusive*. p is two-sided, of a
-sign-flip test at the threshold; where photographs and paintings are crossed, both are units, and p
-is of Student's t. What is not a unit was not varied, and the interval leaves it out: figures 1, 2
-and 4 to 7 have one ranVGG, all have one trained network. *Post hoc*: the measure was chosen after
-results had been seen."""
+sign-flip test at the threshold; where pictures and networks, or photographs and paintings, are
+crossed, both are units, and p is of Student's t. What is not a unit was not varied, and the
+interval leaves it out: figure 1 has one ranVGG for each convention, all have one trained network.
+*Post hoc*: the measure was chosen after results had been seen."""
 
 
 class Sentence(NamedTuple):

@@ -2,9 +2,10 @@
 
 Claim: ranVGG, whose layers are selected, varies less and comes nearer than a purely random VGG, and
 both vary less and come nearer than the trained VGG.
-Expect: box.png, a box for each kind and layer, and the claims with their intervals. Sample n is
-network n with starting noise n; trained weights are always the same, so only the noise varies. At
-laptop scale about half an hour on two cores, a third of it the selection of the ranVGGs.
+Expect: box.png, a box for each kind and layer, and the claims with their intervals; random networks
+and ranVGGs with un-centred and with centred input. Sample n is network n with starting noise n;
+trained weights are always the same, so only the noise varies. At laptop scale about an hour on two
+cores, a third of it the selection of the ranVGGs.
 
 Example:
   python -m randviz.experiments.fig3_variance --num_networks=8 --image_size=32 --num_steps=50
@@ -23,6 +24,7 @@ from randviz.commands import population
 from randviz.commands.population import PopulationSettings
 from randviz.commands.trials import TRAINED, filter_records, list_values_of
 from randviz.experiments.claims import Claim, Sentence, judge_together, log_ratio, pair_records
+from randviz.experiments.figure import CENTRED, OTHER_PICTURES, UNCENTRED
 from randviz.host.records import Record, Trial
 from randviz.host.study import Workload, run_module
 from randviz.search.intervals import jackknife
@@ -35,7 +37,8 @@ class Settings(PopulationSettings):
     image: tuple[str, ...] = ("chelsea",)
     square: bool = True
     layers: tuple[str, ...] = ("pool3", "pool5")
-    kinds: tuple[str, ...] = ("random", "ranvgg", TRAINED)
+    kinds: tuple[str, ...] = ("random", "ranvgg", "random-centred", "ranvgg-centred", TRAINED)
+    normalization_images: tuple[str, ...] = OTHER_PICTURES
     num_networks: int = 32
     reference_size: int = 64
     out_dir: str = "out/fig3_variance"
@@ -88,7 +91,7 @@ def measure(settings: Settings, trials: Sequence[Trial], records: Sequence[Recor
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Draws the boxes and prints their table."""
-    population.conclude(_by_sample(records), folder)
+    population.conclude(_without_missing(settings), _by_sample(records), folder)
 
 
 def _by_sample(records: Sequence[Record]) -> list[Record]:
@@ -109,34 +112,77 @@ def log_spread_ratio(pairs: np.ndarray) -> float:
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say, layer by layer; a sample, network and noise together, is a unit."""
     records = _by_sample(records)
-    sentences = (
-        ("ranvgg", "random", "ranVGG", "a purely random VGG"),
-        ("random", TRAINED, "a purely random VGG", "the trained VGG"),
-        ("ranvgg", TRAINED, "ranVGG", "the trained VGG"),
-    )
     found = []
     for layer in list_values_of(records, "layer"):
         here = filter_records(records, layer=layer)
-        for first, second, one, other in sentences:
-            distance = lambda record: record["distance"]
-            pairs = pair_records(here, "weights", (first, second), measure=distance)
-            shared = {"units": "samples", "groups": (first, second), "below": 0.0}
-            found += [
-                Sentence(
-                    f"Reconstructions from {layer} come nearer through {one} than through {other}.",
-                    log_ratio(pairs),
-                    measure="mean over samples of log(distance of the first / of the second)",
-                    **shared,
-                ),
-                Sentence(
-                    f"Reconstructions from {layer} vary less through {one} than through {other}.",
-                    jackknife(pairs, log_spread_ratio),
-                    measure="log(standard deviation of the first's distances / of the second's),"
-                    " jackknifed",
-                    **shared,
-                ),
-            ]
+        for suffix, convention in (("", UNCENTRED), ("-centred", CENTRED)):
+            found += _judge_layer(here, layer, suffix, f"{convention} input")
     return judge_together("figure 3", found)
+
+
+def _judge_layer(
+    records: Sequence[Record], layer: str, suffix: str, convention: str
+) -> list[Sentence]:
+    """The sentences about one layer and one convention."""
+    ranvgg, random = f"ranvgg{suffix}", f"random{suffix}"
+    names = {
+        ranvgg: f"ranVGG with {convention}",
+        random: f"a purely random VGG with {convention}",
+        TRAINED: "the trained VGG",
+    }
+    found = []
+    for first, second in ((ranvgg, random), (random, TRAINED), (ranvgg, TRAINED)):
+        pair_by = functools.partial(pair_records, records, "weights", (first, second))
+        distances = pair_by(measure=lambda record: record["distance"])
+        one, other = names[first], names[second]
+        asked = [
+            (
+                f"Reconstructions from {layer} come nearer through {one} than through {other}.",
+                log_ratio(distances),
+                "mean over samples of log(distance of the first / of the second)",
+                False,
+            ),
+            (
+                f"Reconstructions from {layer} vary less through {one} than through {other}.",
+                jackknife(distances, log_spread_ratio),
+                "log(standard deviation of the first's distances / of the second's), jackknifed",
+                False,
+            ),
+            # A spread in grey levels is small already where distances are.
+            (
+                f"Relative to the distance, reconstructions from {layer} vary less through {one}"
+                f" than through {other}.",
+                jackknife(np.log(np.reshape(distances, (-1, 2))), log_spread_ratio),
+                "log(standard deviation of the first's log distances / of the second's),"
+                " jackknifed",
+                True,
+            ),
+        ]
+        if second == random:
+            # Records of earlier versions have none.
+            errors = pair_by(measure=lambda record: record.get("feature_error"))
+            asked.append(
+                (
+                    f"Selection lowers the loss from {layer} of a VGG with {convention}.",
+                    log_ratio(errors),
+                    "mean over samples of log(relative error of the features of the first / of the"
+                    " second)",
+                    False,
+                )
+            )
+        found += [
+            Sentence(
+                statement,
+                values,
+                units="samples",
+                measure=words,
+                groups=(first, second),
+                below=0.0,
+                post_hoc=post_hoc,
+            )
+            for statement, values, words, post_hoc in asked
+        ]
+    return found
 
 
 STUDY = dataclasses.replace(

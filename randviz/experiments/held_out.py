@@ -21,6 +21,7 @@ from randviz.types import Array, Image, Params
 # Of the network that is asked; no command's default is near it.
 _SEED = 20161205
 _SIDE, _LEVELS, _DIRECTIONS, _QUANTILES = 7, 3, 256, 256  # of patches compared
+SMALLEST = _SIDE * 2 ** (_LEVELS - 1)  # pixels a side of pictures whose patches are compared
 
 
 @functools.cache

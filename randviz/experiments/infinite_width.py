@@ -45,8 +45,8 @@ from randviz.commands.trials import (
     picture_path,
 )
 from randviz.descent.descent import minimize
-from randviz.experiments.baselines import average_blocks, fill_with_mean
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
+from randviz.host.baselines import average_blocks, fill_with_mean
 from randviz.host.charts import format_estimate, format_markdown, save_figure
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image, write_text

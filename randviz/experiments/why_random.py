@@ -27,6 +27,7 @@ import matplotlib.figure
 import numpy as np
 
 from randviz.commands.inputs import check_picture, make_keys, make_statistics_key
+from randviz.commands.trials import BASELINES as SHARED_BASELINES
 from randviz.commands.trials import (
     TRAINED,
     as_json,
@@ -41,21 +42,20 @@ from randviz.commands.trials import (
     list_values_of,
     load_pictures,
     load_result,
+    make_baseline,
     make_noise,
     picture_path,
     sample_params,
 )
 from randviz.descent.descent import minimize
-from randviz.experiments.baselines import average_blocks, fill_with_mean
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
-from randviz.experiments.figure import FigureSettings
+from randviz.experiments.figure import PICTURES, FigureSettings
 from randviz.experiments.frozen_masks import freeze_masks, measure_flips
 from randviz.host.charts import format_estimate, format_markdown, save_figure
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image, write_text
 from randviz.host.quality import compare_images, correlate_contours
 from randviz.host.records import Record, Trial
-from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
 from randviz.networks.gaussian import same_draws
@@ -70,28 +70,13 @@ GAUSSIAN, SHUFFLED, NO_BIAS = "gaussian", "trained-shuffled", "trained-no-bias"
 WEIGHTS = (GAUSSIAN, SHUFFLED, NO_BIAS, TRAINED)
 OFFSETS = ("0", "mean")
 ACTIVATIONS = ("relu", "frozen", "none")
-BASELINES = {
-    "start": "the start",
-    "mean": "the mean colour",
-    "positions": "block means, a block for each position",
-    "numbers": "block means, as many numbers as the layer has",
-}
+BASELINES = {**SHARED_BASELINES, "positions": "block means, a block for each position"}
 # What changes from one kind of weights to the next.
 STEPS = {
     "the distribution of the kernels' numbers": (GAUSSIAN, SHUFFLED),
     "their order": (SHUFFLED, NO_BIAS),
     "biases": (NO_BIAS, TRAINED),
 }
-_PHOTOGRAPHS = (
-    "astronaut", "beach", "bridge", "camera", "chelsea", "clock", "coffee", "columns", "flowers",
-    "rocket",
-)  # fmt: skip
-_PAINTINGS = (
-    "composition_vii", "etretat", "great_wave", "la_calanque", "qingming_scroll", "starry_night",
-    "the_scream", "woman_with_a_hat",
-)  # fmt: skip
-_OTHERS = tuple(name for name in SCIKIT_IMAGE_SAMPLES if name not in _PHOTOGRAPHS)
-
 describe = describe_inputs
 
 
@@ -100,10 +85,8 @@ class Settings(FigureSettings):
     """Settings of the experiment."""
 
     network: str = "vgg19"
-    # By default neither Gatys' normalisation nor anything else has seen a picture that is inverted.
-    normalization_images: tuple[str, ...] = (*_OTHERS, *_PAINTINGS)
     image: tuple[str, ...] = setting(
-        _PHOTOGRAPHS, "The pictures: paths or samples, with commas between."
+        PICTURES, "The pictures: paths or samples, with commas between."
     )
     layers: tuple[str, ...] = setting(
         ("pool3", "pool4", "pool5"), "The layers inverted, one at a time."
@@ -193,7 +176,9 @@ def measure(settings: Settings, trial: Trial) -> Record:
     picture = load_pictures(settings, "image")[trial["image"]].image
     start = make_noise(settings, picture, NOISE_STD)
     if "baseline" in trial:
-        image = _make_baseline(settings, trial, picture, start)
+        any_network = {"weights": GAUSSIAN, "offset": "0", "network": 0}
+        shape = _bind(settings, any_network).feature_shape(picture.shape, trial["layer"])
+        image = make_baseline(settings, trial, shape)
         if _is_shown(settings, trial):
             save_image(picture_path(settings.out_dir, trial), image)
         return as_json(
@@ -216,18 +201,6 @@ def measure(settings: Settings, trial: Trial) -> Record:
     if _is_shown(settings, trial):
         save_image(picture_path(settings.out_dir, trial), result.image)
     return record
-
-
-def _make_baseline(settings: Settings, trial: Trial, picture: Image, start: Image) -> Image:
-    any_network = {"weights": GAUSSIAN, "offset": "0", "network": 0}
-    shape = _bind(settings, any_network).feature_shape(picture.shape, trial["layer"])
-    height, width, channels = shape
-    return {
-        "start": lambda: start,
-        "mean": lambda: fill_with_mean(picture),
-        "positions": lambda: average_blocks(picture, 3 * height * width),
-        "numbers": lambda: average_blocks(picture, height * width * channels),
-    }[trial["baseline"]]()
 
 
 def _is_shown(settings: Settings, trial: Trial) -> bool:

@@ -65,11 +65,26 @@ def save_figure(path: pathlib.Path, figure: matplotlib.figure.Figure, *, dpi: in
         figure.savefig(temporary, dpi=dpi)
 
 
-def plot_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
+def _draw_baselines(panel: Any, distances: Mapping[str, Any]) -> None:
+    """A line for each distance that is not zero, with its name."""
+    for name, distance in distances.items():
+        if name not in ("image", "layer") and distance:
+            panel.axhline(distance, color="0.5", ls=":", lw=1)
+            panel.annotate(
+                name, (1, distance), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                fontsize="x-small", color="0.4",
+            )  # fmt: skip
+
+
+def plot_boxes(
+    groups: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]] = ()
+) -> matplotlib.figure.Figure:
     """Draws the distances, a panel for each picture and layer and a box for each kind.
 
     Args:
       groups: from `population.summarize`.
+      baselines: of a picture and layer each: image, layer, and distances by name, which are drawn
+        as lines.
 
     Returns:
       A figure: boxes at the quartiles with the median in them, whiskers to the minimum and the
@@ -99,6 +114,10 @@ def plot_boxes(groups: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
                 for group in here
             ]
             panel.bxp(boxes, showmeans=True, showfliers=False, meanprops={"marker": "o"})
+            panel.tick_params("x", rotation=30)
+            for line_of in baselines:
+                if (line_of["image"], line_of["layer"]) == (image, layer):
+                    _draw_baselines(panel, line_of)
             panel.set_title(f"{pathlib.Path(image).name}, {layer}", fontsize="medium")
         line[0].set_ylabel("distance, grey levels")
     return figure

@@ -91,9 +91,10 @@ def _most_bytes(file: str) -> int:
 
 
 def _refuse_promise(file: str, promised: str) -> UserError:
+    own = Path(file).stat().st_size
     return UserError(
-        f"{file} has {Path(file).stat().st_size} bytes and says that it holds {promised} of tensors,"
-        " so it is damaged or made to fill the memory; fetch it again."
+        f"{file} has {own} bytes and says that it holds {promised} of tensors, so it is damaged or"
+        " made to fill the memory; fetch it again."
     )
 
 
