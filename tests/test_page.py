@@ -223,6 +223,15 @@ def test_tables_are_tables_below_the_section(page):
     assert len(boxes) == len(reader.all("table"))
 
 
+@pytest.mark.parametrize(("rows", "is_folded"), [(59, False), (60, True)])
+def test_long_tables_are_folded(tmp_path, rows, is_folded):
+    table = tmp_path / "long_<table>.md"
+    table.write_text("| a |\n| --- |\n" + "| 1 |\n" * rows)
+    page = format_page("t", "", [make_section(tables=[table], metadata={})])
+    assert page.count("<tr>") == rows + 1
+    assert ("<summary>long_&lt;table&gt;, in full</summary>" in page) == is_folded
+
+
 def test_a_page_without_claims_has_no_table_of_them():
     page = format_page("t", "", [make_section("fig3"), make_section("speed")])
     reader = Reader(page)

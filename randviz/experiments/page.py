@@ -22,6 +22,7 @@ from randviz.types import UserError
 
 # Words that open a paragraph of a docstring, whether or not an empty line stands before them.
 _HEADS = ("Claim", "Expect", "Example", "References")
+_LONGEST_TABLE = 60  # rows that are shown before one asks for them
 _TO_THE_TOP = '<p class="soft"><a href="#the-top">to the top</a></p>'
 
 
@@ -217,7 +218,10 @@ def _format_markdown_file(section: Section, path: pathlib.Path) -> str:
             token.attrSet("scope", "col")
     text = parser.renderer.render(tokens, parser.options, {})
     box = _open_box(f"{section.title}: {path.stem}")
-    return text.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>")
+    text = text.replace("<table>", f"{box}<table>").replace("</table>", "</table></div>")
+    if text.count("<tr>") <= _LONGEST_TABLE:
+        return text
+    return f"<details><summary>{html.escape(path.stem)}, in full</summary>{text}</details>"
 
 
 def _format_claim(claim: Mapping[str, Any]) -> str:
