@@ -22,7 +22,6 @@ from randviz.commands.trials import (
     BASELINES,
     MEASURES,
     InversionStudySettings,
-    bind_network,
     compare_with_picture,
     descend_trial,
     describe_distance,
@@ -30,7 +29,6 @@ from randviz.commands.trials import (
     estimate_inversions,
     find_deepest,
     find_record,
-    find_untrained,
     format_measure,
     list_baselines,
     list_inversions,
@@ -48,7 +46,6 @@ from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
-from randviz.tasks.inversion import INPUT_OFFSET
 
 describe = describe_inputs
 
@@ -68,12 +65,9 @@ def list_trials(settings: Settings) -> list[Trial]:
 
 def measure(settings: Settings, trial: Trial) -> Record:
     """Rebuilds one picture from one layer, or makes one of its baselines."""
-    deepest = find_deepest(settings, settings.layers)
     if "baseline" in trial:
-        label = find_untrained(settings).label
-        return measure_baseline(
-            settings, trial, bind_network(settings, label, deepest, INPUT_OFFSET)
-        )
+        return measure_baseline(settings, trial)
+    deepest = find_deepest(settings, settings.layers)
     make, start = make_inversion(settings, *trial.values(), deepest)
     image, metadata = descend_trial(settings, trial, make, start)
     return {**compare_with_picture(settings, trial, image), **metadata}

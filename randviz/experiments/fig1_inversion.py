@@ -48,7 +48,7 @@ from randviz.commands.trials import (
     make_noise,
     measure_baseline,
 )
-from randviz.experiments.claims import Claim, Sentence, judge_together
+from randviz.experiments.claims import Claim, judge_together
 from randviz.experiments.figure import (
     CENTRED,
     PICTURES,
@@ -58,8 +58,8 @@ from randviz.experiments.figure import (
     compare_with_baseline,
     gather_layers,
     group_networks,
+    make_sentence,
     mean,
-    name_units,
     tabulate_group,
 )
 from randviz.host.charts import format_markdown
@@ -77,7 +77,6 @@ ALEXNET = "alexnet"
 _ALEXNET_OPTIONS = {"weighting": "energy", "tv_weight": 4.4e-4, "alpha_weight": 1.5e-4}
 # Recipes end before the fully connected layers: there, networks are purely random.
 RANDOM = {"random": "0", "random-centred": "mean"}
-_CONVENTIONS = dict(zip(RANDOM, (UNCENTRED, CENTRED), strict=True))
 
 describe = describe_inputs
 
@@ -251,53 +250,50 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     compare_with = functools.partial(compare_networks, of_networks)
     sentences = []
     for group, labels in group_networks(settings).items():
-        found = tabulate_group(
-            of_networks, labels, lambda record: mean(compare_with(record, TRAINED, layers, layers))
-        )
         sentences.append(
-            Sentence(
+            make_sentence(
                 f"From every kind of layer, reconstructions through {group} are nearer to the"
                 " picture than through the trained VGG.",
-                found,
-                units=name_units(found),
+                tabulate_group(
+                    of_networks,
+                    labels,
+                    lambda record: mean(compare_with(record, TRAINED, layers, layers)),
+                ),
                 measure="mean over layers of log(distance of the first / of the second)",
                 groups=(group, TRAINED),
                 below=0.0,
             )
         )
     for group, labels in group_networks(settings).items():
-        found = tabulate_group(
-            of_networks,
-            labels,
-            lambda record: mean(
-                compare_with(record, ALEXNET, ("pool3", "pool4"), settings.alexnet_layers)
-            ),
-        )
         sentences.append(
-            Sentence(
+            make_sentence(
                 f"Reconstructions from pool3 and pool4 through {group} are nearer than those from"
                 " conv3 and conv4 of the trained AlexNet with regularisers.",
-                found,
-                units=name_units(found),
+                tabulate_group(
+                    of_networks,
+                    labels,
+                    lambda record: mean(
+                        compare_with(record, ALEXNET, ("pool3", "pool4"), settings.alexnet_layers)
+                    ),
+                ),
                 measure="mean of log(distance of the first / of the second)",
                 groups=(group, ALEXNET),
                 below=0.0,
             )
         )
-    for label in RANDOM:
-        network = f"a purely random VGG with {_CONVENTIONS[label]} input"
-        found = tabulate_group(
-            of_networks,
-            [label],
-            lambda record: compare_with_baseline(record, records, "mean", settings.fc_layers[-1:]),
-        )
+    last_fc = "".join(settings.fc_layers[-1:])
+    for label, convention in zip(RANDOM, (UNCENTRED, CENTRED), strict=True):
         sentences.append(
-            Sentence(
-                f"The fully connected layers of {network} can be inverted.",
-                found,
-                units=name_units(found),
-                measure=f"log(distance from {''.join(settings.fc_layers[-1:])} / of the mean"
-                " colour); inverted: nearer by a quarter",
+            make_sentence(
+                f"The fully connected layers of a purely random VGG with {convention} input can be"
+                " inverted.",
+                tabulate_group(
+                    of_networks,
+                    [label],
+                    lambda record: compare_with_baseline(record, records, "mean", last_fc),
+                ),
+                measure=f"log(distance from {last_fc} / of the mean colour); inverted: nearer by a"
+                " quarter",
                 groups=(label, "the mean colour"),
                 below=math.log(0.75),
             )

@@ -14,6 +14,7 @@ Example:
 import dataclasses
 import functools
 import math
+import operator
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -32,8 +33,8 @@ from randviz.experiments.figure import (
     find_network,
     gather_layers,
     group_networks,
+    make_sentence,
     mean,
-    name_units,
     tabulate_group,
 )
 from randviz.host.records import Record
@@ -142,52 +143,43 @@ def _judge_group(
         sides = [side and side["layers"].get(deepest) for side in (record, other)]
         return None if None in sides else sides[0]["contours"] - sides[1]["contours"]
 
-    def compare_with_blocks(record: Record) -> float | None:
-        return compare_with_baseline(record, records, "numbers", [deepest])
-
-    def average(
-        compare_layers: Callable[[Record], np.ndarray | None], chosen: slice
-    ) -> Callable[[Record], float | None]:
-        def measure_record(record: Record) -> float | None:
-            found = compare_layers(record)
-            return None if found is None else float(np.mean(found[chosen]))
-
-        return measure_record
-
-    def grow(
+    def reduce_layers(
         compare_layers: Callable[[Record], np.ndarray | None],
-    ) -> Callable[[Record], float | None]:
-        """What is compared, in the higher half of the layers less that in the lower."""
+        reduce: Callable[[np.ndarray], float],
+    ) -> np.ndarray:
+        """What is left of the layers' differences, [pictures, networks]."""
 
         def measure_record(record: Record) -> float | None:
             found = compare_layers(record)
-            return None if found is None else float(found[-half:].mean() - found[:half].mean())
+            return None if found is None else float(reduce(found))
 
-        return measure_record
+        return tabulate(measure_record)
 
+    tabulate = functools.partial(tabulate_group, of_networks, labels)
+    grow = lambda found: found[-half:].mean() - found[:half].mean()
     ratio = "log(distance of the first / of the second)"
     higher = f"{', '.join(layers[-half:])} less that in {', '.join(layers[:half])}"
     # "Especially" may be meant either way, and the two do not agree: the ratio was chosen before
     # there were results, the difference and the layers one by one when some had been seen.
-    asked: list[tuple[str, Callable[[Record], float | None], str, bool]] = [
+    asked = [
         (
             f"From the pooling layers, reconstructions through {group} are nearer to the picture"
             " than through the trained VGG.",
-            average(compare_ratios, slice(None)),
+            reduce_layers(compare_ratios, np.mean),
             f"mean over layers of {ratio}",
             False,
         ),
         (
             f"The advantage of {group}, as log distance ratio, is larger on the higher pooling"
             " layers.",
-            grow(compare_ratios),
+            reduce_layers(compare_ratios, grow),
             f"log distance ratio in {higher}",
             False,
         ),
         (
             f"The advantage of {group}, as difference in grey levels, is larger on the higher"
             " pooling layers.",
-            grow(compare_levels),
+            reduce_layers(compare_levels, grow),
             f"difference in grey levels in {higher}",
             True,
         ),
@@ -195,44 +187,36 @@ def _judge_group(
             (
                 f"From {layer}, reconstructions through {group} are nearer to the picture than"
                 " through the trained VGG.",
-                average(compare_ratios, slice(place, place + 1)),
+                reduce_layers(compare_ratios, operator.itemgetter(place)),
                 ratio,
                 True,
             )
             for place, layer in enumerate(layers)
         ),
     ]
-    tabulate = functools.partial(tabulate_group, of_networks, labels)
-    sentences = []
-    for statement, measure_one, words, post_hoc in asked:
-        values = tabulate(measure_one)
-        sentences.append(
-            Sentence(
+    return [
+        *(
+            make_sentence(
                 statement,
                 values,
-                units=name_units(values),
                 measure=words,
                 groups=(group, TRAINED),
                 below=0.0,
                 post_hoc=post_hoc,
             )
-        )
-    blocks, contours = tabulate(compare_with_blocks), tabulate(compare_contours)
-    return [
-        *sentences,
-        Sentence(
+            for statement, values, words, post_hoc in asked
+        ),
+        make_sentence(
             f"From {deepest}, reconstructions through {group} are nearer than block means of as"
             " many numbers.",
-            blocks,
-            units=name_units(blocks),
+            tabulate(lambda record: compare_with_baseline(record, records, "numbers", deepest)),
             measure=ratio,
             groups=(group, "block means"),
             below=0.0,
         ),
-        Sentence(
+        make_sentence(
             f"From {deepest}, {group} gives back contours better than the trained VGG.",
-            contours,
-            units=name_units(contours),
+            tabulate(compare_contours),
             measure="difference of the contours' correlation with the picture's",
             groups=(group, TRAINED),
             above=0.0,

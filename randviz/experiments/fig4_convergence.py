@@ -23,7 +23,6 @@ from randviz.commands.trials import (
     BASELINES,
     TRAINED,
     InversionStudySettings,
-    bind_network,
     choose_networks,
     compare_with_picture,
     descend_trial,
@@ -43,8 +42,9 @@ from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import (
     PICTURES,
     FigureSettings,
+    find_network,
     group_networks,
-    name_units,
+    make_sentence,
     tabulate_group,
 )
 from randviz.host.charts import save_figure
@@ -54,7 +54,6 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
-from randviz.tasks.inversion import INPUT_OFFSET
 from randviz.types import Image, UserError
 
 POINTS = 40  # places along the descent at which the distance is measured
@@ -95,9 +94,7 @@ def list_trials(settings: Settings) -> list[Trial]:
 def measure(settings: Settings, trial: Trial) -> Record:
     """Rebuilds a picture and measures its distance along the way, or makes one of its baselines."""
     if "baseline" in trial:
-        label = find_untrained(settings).label
-        extractor = bind_network(settings, label, trial["layer"], INPUT_OFFSET)
-        return measure_baseline(settings, trial, extractor)
+        return measure_baseline(settings, trial)
     make, start = make_inversion(settings, *trial.values())
     target = load_pictures(settings, "image")[trial["image"]].image
     shown = {round(share * settings.num_steps) for share in SHOWN}
@@ -213,46 +210,35 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     last = settings.num_steps
     layer = "".join(settings.layers)
 
-    def find_trained(record: Record) -> Record | None:
-        return find_record(records, **{**record["trial"], "weights": TRAINED})
-
     def compare_arrivals(record: Record) -> float | None:
-        other = find_trained(record)
+        other = find_network(records, record, TRAINED)
         if not other:
             return None
         return float(np.log(arrive(record["curve"], last) / arrive(other["curve"], last)))
 
     def compare_ends(record: Record) -> float | None:
-        other = find_trained(record)
+        other = find_network(records, record, TRAINED)
         return other and float(np.log(record["curve"][str(last)] / other["curve"][str(last)]))
 
     sentences = []
     for group, labels in group_networks(settings).items():
-        measured = (
-            (
+        sentences += [
+            make_sentence(
                 f"From {layer} the descent on {group} converges sooner than on the trained VGG.",
-                compare_arrivals,
-                f"log(steps of the first / of the second) to within {_NEAR - 1:.0%} of the distance"
-                f" at step {last}",
+                tabulate_group(records, labels, compare_arrivals),
+                measure="log(steps of the first / of the second) to within"
+                f" {_NEAR - 1:.0%} of the distance at step {last}",
+                groups=(group, TRAINED),
+                below=0.0,
             ),
-            (
+            make_sentence(
                 f"From {layer} the descent on {group} ends nearer to the picture.",
-                compare_ends,
-                f"log(distance of the first / of the second) at step {last}",
+                tabulate_group(records, labels, compare_ends),
+                measure=f"log(distance of the first / of the second) at step {last}",
+                groups=(group, TRAINED),
+                below=0.0,
             ),
-        )
-        for statement, measure_one, words in measured:
-            found = tabulate_group(records, labels, measure_one)
-            sentences.append(
-                Sentence(
-                    statement,
-                    found,
-                    units=name_units(found),
-                    measure=words,
-                    groups=(group, TRAINED),
-                    below=0.0,
-                )
-            )
+        ]
     gains = tabulate_group(
         records,
         [TRAINED],

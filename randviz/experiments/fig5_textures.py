@@ -39,12 +39,12 @@ from randviz.commands.trials import (
     load_result,
     make_noise,
 )
-from randviz.experiments.claims import Claim, Sentence, judge_together
+from randviz.experiments.claims import Claim, judge_together
 from randviz.experiments.figure import (
     PHOTOGRAPHS,
     TEXTURES,
     FigureSettings,
-    name_units,
+    make_sentence,
     tabulate_group,
 )
 from randviz.experiments.held_out import SMALLEST, measure_patch_distance, measure_texture_error
@@ -278,10 +278,10 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
         ),
     ]
     sentences = [
-        Sentence(
+        make_sentence(
             statement,
             values,
-            units=name_units(values, "textures"),
+            rows="textures",
             measure=words,
             groups=groups,
             **limits,

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from randviz.commands.network_choice import CENTRED_RECIPES, UNCENTRED_RECIPES
 from randviz.commands.trials import TRAINED, StudySettings, choose_networks, find_record
-from randviz.experiments.claims import log_ratio, tabulate
+from randviz.experiments.claims import Sentence, log_ratio, tabulate
 from randviz.host.records import Record
 from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
 from randviz.networks.network import IMAGENET_MEAN
@@ -102,7 +103,7 @@ def find_network(of_networks: Sequence[Record], record: Record, weights: str) ->
     """Another network's record of the same picture, None if there is none.
 
     Args:
-      of_networks: from `gather_layers`.
+      of_networks: records that differ in picture and network, as from `gather_layers`.
       record: one of them.
       weights: the label of the other network.
     """
@@ -139,28 +140,25 @@ def compare_networks(
 
 
 def compare_with_baseline(
-    record: Record, records: Sequence[Record], baseline: str, layers: Sequence[str]
+    record: Record, records: Sequence[Record], baseline: str, layer: str
 ) -> float | None:
-    """How much nearer reconstructions from some layers are than a baseline, on the same picture.
+    """How much nearer a reconstruction from a layer is than a baseline, on the same picture.
 
     Args:
       record: from `gather_layers`.
       records: all, with those of the baselines.
       baseline: its name.
-      layers: whose log(distance / of the baseline) is averaged.
+      layer: of both.
 
     Returns:
-      The mean, None where one of them is missing.
+      log(distance / of the baseline), None where one of them is missing.
     """
-    pairs = []
-    for layer in layers:
-        image = record["trial"]["image"]
-        other = find_record(records, image=image, baseline=baseline, layer=layer)
-        here = record["layers"].get(layer)
-        if not here or not other:
-            return None
-        pairs.append((here["distance"], other["distance"]))
-    return mean(log_ratio(pairs) if pairs else None)
+    image = record["trial"]["image"]
+    other = find_record(records, image=image, baseline=baseline, layer=layer)
+    here = record["layers"].get(layer)
+    if not here or not other:
+        return None
+    return mean(log_ratio([(here["distance"], other["distance"])]))
 
 
 def mean(values: np.ndarray | None) -> float | None:
@@ -168,6 +166,16 @@ def mean(values: np.ndarray | None) -> float | None:
     return None if values is None else float(np.mean(values))
 
 
-def name_units(values: np.ndarray, rows: str = "pictures") -> str:
-    """What the units of a table are."""
-    return f"{rows} and networks" if np.ndim(values) > 1 and np.shape(values)[1] > 1 else rows
+def make_sentence(
+    statement: str, values: np.ndarray, *, rows: str = "pictures", **fields: Any
+) -> Sentence:
+    """A sentence about a table of `tabulate_group`, whose units follow from its shape.
+
+    Args:
+      statement: the sentence.
+      values: [rows, networks]; of one network, rows alone are the units.
+      rows: what the rows are.
+      fields: the other attributes of `Sentence`.
+    """
+    crossed = np.ndim(values) > 1 and np.shape(values)[1] > 1
+    return Sentence(statement, values, units=rows + " and networks" * crossed, **fields)

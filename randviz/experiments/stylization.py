@@ -237,6 +237,7 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
         tabulate_units = lambda one: tabulate(chosen, ("content", "weights"), measure=one)
     printed = [record for record in records if record["trial"]["constants"] == PRINTED]
     patches = "log(distance of patches to the painting's of the first / of the second)"
+    patch_ratios = tabulate_units(compare_with_trained("patch_distance"))
     sentences = [
         Sentence(
             "With the same constants for every painting, ranVGG brings the photograph nearer to the"
@@ -270,7 +271,7 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
         ),
         Sentence(
             "The results are comparable with those of the trained VGG.",
-            tabulate_units(compare_with_trained("patch_distance")),
+            patch_ratios,
             units=units,
             measure=f"{patches}; comparable: at most 10 % more",
             groups=("ranVGG", TRAINED),
@@ -278,7 +279,7 @@ def judge_styles(settings: StyleSettings, records: list[Record], figure: str) ->
         ),
         Sentence(
             "They are in the same order of magnitude.",
-            tabulate_units(compare_with_trained("patch_distance")),
+            patch_ratios,
             units=units,
             measure=f"{patches}; the same order: within a factor of √10",
             groups=("ranVGG", TRAINED),
