@@ -1,6 +1,7 @@
 """Which network a command uses: random, chosen before, or trained."""
 
 import dataclasses
+import functools
 import importlib.resources
 import math
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from randviz.commands.inputs import SeedSettings, load_picture, make_keys
+from randviz.commands.network_files import load_network_file, names_file
 from randviz.host.checkpoints import INPUT_CONVENTIONS, Checkpoint, load_checkpoint
 from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
 from randviz.host.settings import PRECISIONS, setting
@@ -18,6 +20,7 @@ from randviz.networks.activations import normalize_activations
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.conv import CONVOLUTIONS, PADDING_MODES
 from randviz.networks.layers import ACTIVATIONS, POOLINGS
+from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import IMAGENET_MEAN, PAPER_SCALE, Network
 from randviz.networks.weights import random_weights
 from randviz.search.recipe import Recipe, format_recipe, parse_recipe
@@ -28,6 +31,11 @@ from randviz.types import Offset, Params, UserError
 UNCENTRED_RECIPES = ("ranvgg", "ranvgg_1")
 CENTRED_RECIPES = ("ranvgg_centred", "ranvgg_centred_1")
 SHIPPED_RECIPES = (*UNCENTRED_RECIPES, *CENTRED_RECIPES, "ranvgg_retina", "ranvgg_chelsea")
+# Flags that say what a network of this package, with random weights, is.
+_OF_NETWORKS = (
+    *("scale", "bias_scale", "pooling", "padding", "activation"),
+    *("convolution", "input_offset"),
+)
 _TRAINED_SIZE = 224  # pixels a side of the pictures that ImageNet's networks were trained on
 
 
@@ -38,8 +46,8 @@ class NetworkSettings(SeedSettings):
     network: str = setting(
         "vgg19",
         "The network: an architecture, or a recipe. Architectures, with random weights, are"
-        f" {', '.join(NETWORKS)}; recipes {', '.join(SHIPPED_RECIPES)}, a file with one from"
-        " randviz select, or its line itself.",
+        f" {', '.join(NETWORKS)}, or your own, FILE.py:NAME, a Flax module, which is run; recipes"
+        f" {', '.join(SHIPPED_RECIPES)}, a file with one from randviz select, or its line itself.",
     )
     trained_weights: str = setting(
         "",
@@ -121,14 +129,15 @@ class Choice(NamedTuple):
     Attributes:
       label: for people: random, trained, or what the recipe is called.
       network: the architecture and its conventions.
-      sample: the deepest layer wanted → weights. Raises UserError for a layer beyond the recipe's
-        or the file's last, and for weights that do not agree with the recipe's check.
+      sample: the deepest layer wanted → weights as `network` takes them. Raises UserError for a
+        layer beyond the recipe's or the file's last, and for weights that do not agree with the
+        recipe's check.
       metadata: what the weights are, plain values, for the record.
     """
 
     label: str
-    network: Network
-    sample: Callable[[str], Params]
+    network: Network | ModuleNetwork
+    sample: Callable[[str], Any]
     metadata: Mapping[str, Any]
 
     def with_offset(self, input_offset: Offset) -> "Choice":
@@ -170,7 +179,8 @@ def choose_all(settings: NetworkSettings) -> dict[str, Choice]:
         )
     if settings.trained_weights:
         # Beside a recipe the file's architecture is the recipe's.
-        choices.append(choose_trained(dataclasses.replace(settings, network=architectures[0])))
+        name = names[0] if names_file(names[0]) else architectures[0]
+        choices.append(choose_trained(dataclasses.replace(settings, network=name)))
     labels = name_apart([choice.label for choice in choices])
     return dict(zip(labels, choices, strict=True))
 
@@ -199,9 +209,19 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
       UserError: for an unknown network, a bad recipe, a flag that the recipe decides, or an input
         offset that is neither a name nor a number.
     """
-    if settings.network not in NETWORKS:
+    weights_key, _ = make_keys(settings.seed)
+    if names_file(settings.network):
+        architecture, metadata = load_network_file(settings.network)
+        if isinstance(architecture, ModuleNetwork):
+            _refuse_decided(settings, "the module", *_OF_NETWORKS)
+            draw = functools.cache(lambda: architecture.draw(weights_key))
+            metadata = {"weights": "random", **metadata}
+            return Choice(architecture.name, architecture, lambda last_layer: draw(), metadata)
+    elif settings.network in NETWORKS:
+        architecture, metadata = NETWORKS[settings.network], {}
+    else:
         recipe = load_recipe(settings.network)
-        decided = ["scale", "bias_scale", "pooling", "padding", "activation"]
+        decided = [field for field in _OF_NETWORKS if field not in ("convolution", "input_offset")]
         decided += ["input_offset"] * (recipe.input_offset is not None)
         _refuse_decided(settings, "the recipe", *decided)
         return Choice(
@@ -210,8 +230,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
             sample=lambda last_layer: _sample_from(recipe, last_layer),
             metadata={"weights": "recipe", "recipe": format_recipe(recipe)},
         )
-    network = _apply_flags(NETWORKS[settings.network], settings)
-    weights_key, _ = make_keys(settings.seed)
+    network = _apply_flags(architecture, settings)
 
     def sample(last_layer: str) -> Params:
         return random_weights(
@@ -222,7 +241,7 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
             last_layer=last_layer,
         )
 
-    return Choice("random", network, sample, {"weights": "random"})
+    return Choice("random", network, sample, {"weights": "random", **metadata})
 
 
 def choose_trained(settings: NetworkSettings) -> Choice:
@@ -233,16 +252,17 @@ def choose_trained(settings: NetworkSettings) -> Choice:
         it, for a flag that has no meaning for trained weights, or a picture to normalise on that
         cannot be read.
     """
-    if settings.network not in NETWORKS:
+    source = settings.network
+    found = load_network_file(source).architecture if names_file(source) else NETWORKS.get(source)
+    if not isinstance(found, Network):
+        kind = "a recipe" if found is None else "a Flax module"
         raise UserError(
-            "--trained_weights goes with an architecture, and"
-            f" --network={settings.network[:60]} is a recipe; leave one of them out."
+            "--trained_weights goes with an architecture of this package, and"
+            f" --network={source[:60]} is {kind}; leave one of them out."
         )
     _refuse_decided(settings, "the file of trained weights", "scale", "bias_scale")
     checkpoint = load_checkpoint(
-        settings.trained_weights,
-        NETWORKS[settings.network],
-        input_convention=settings.input_convention,
+        settings.trained_weights, found, input_convention=settings.input_convention
     )
     network = _apply_flags(checkpoint.network, settings)
     sources = settings.normalization_images if network.rescalable else ()
@@ -304,8 +324,10 @@ def _apply_flags(network: Network, settings: NetworkSettings) -> Network:
     return dataclasses.replace(network, input_offset=read_offset(settings.input_offset))
 
 
-def describe_network(network: Network) -> dict[str, Any]:
+def describe_network(network: Network | ModuleNetwork) -> dict[str, Any]:
     """The conventions of a network, plain values for a record."""
+    if isinstance(network, ModuleNetwork):
+        return {"name": network.name}
     values = dataclasses.asdict(network)
     del values["layers"]
     return values

@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 
 from randviz.commands.inputs import Picture, check_picture, load_picture, make_keys
 from randviz.commands.network_choice import Choice, choose_trained, choose_untrained, load_recipe
+from randviz.commands.network_files import names_file
 from randviz.commands.trials import (
     BASELINES,
     TRAINED,
@@ -44,7 +45,7 @@ from randviz.host.runs import write_record
 from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
-from randviz.networks.network import IMAGENET_MEAN
+from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.weights import weight_shapes
 from randviz.search.population import (
     AXIS,
@@ -145,11 +146,18 @@ def make_plan(settings: PopulationSettings) -> Plan:
       UserError: for an unknown kind or layer, a name that is given twice, a picture that cannot be
         read or does not reach the layers, or a network without weights that should have some.
     """
-    recipe = None if settings.network in NETWORKS else load_recipe(settings.network)
+    is_architecture = settings.network in NETWORKS or names_file(settings.network)
+    recipe = None if is_architecture else load_recipe(settings.network)
     _check_kinds(settings, weights_are_given=recipe is not None)
     choices = {kind: choose_untrained(settings) for kind in settings.kinds if kind != TRAINED}
     if TRAINED in settings.kinds:
         choices[TRAINED] = choose_trained(settings)
+    for choice in choices.values():
+        if not isinstance(choice.network, Network):
+            raise UserError(
+                f"--network={settings.network} is a Flax module, which draws its weights in its own"
+                f" way; a population takes {', '.join(NETWORKS)}, or a Network of your own."
+            )
     choices = {kind: _with_offset(choices[kind], kind) for kind in settings.kinds}
     layers = next(iter(choices.values())).network.canonical_names(settings.layers)
     pictures, reference = load_pictures(settings, "image"), None

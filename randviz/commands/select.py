@@ -81,7 +81,10 @@ def list_trials(settings: Settings) -> list[Trial]:
     """
     picture = _load_reference(settings)
     if settings.network not in NETWORKS:
-        raise UserError("a network is selected from an architecture; name one with --network=.")
+        raise UserError(
+            "a network is selected from an architecture that a recipe can name; with --network="
+            f" name {', '.join(NETWORKS)}."
+        )
     if settings.trained_weights:
         raise UserError("random draws are selected, not trained ones; leave out --trained_weights.")
     if settings.activation != "auto":

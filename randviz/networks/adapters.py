@@ -75,7 +75,7 @@ def from_linen(
     Returns:
       The extractor; layers in the order of evaluation.
     """
-    function = _Linen(module, *_freeze(call_options, layers))
+    function = LinenFunction(module, *_freeze(call_options, layers))
     return FunctionExtractor(variables, function, type(module).__name__, image_size)
 
 
@@ -101,7 +101,7 @@ def from_nnx(
       The extractor; layers in the order of evaluation.
     """
     definition, state = nnx.split(module)
-    function = _Nnx(definition, *_freeze(call_options, layers))
+    function = NnxFunction(definition, *_freeze(call_options, layers))
     return FunctionExtractor(state, function, type(module).__name__, image_size)
 
 
@@ -154,9 +154,9 @@ class FunctionExtractor(Extractor):
 
     def _shapes(self, shape):
         """{layer: (h, w, C)} for an image of this shape, in forward order."""
-        # Only shapes of the parameters matter, so that this works while they are traced.
-        abstract = lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.asarray(leaf).dtype)
-        leaves, structure = jax.tree.flatten(jax.tree.map(abstract, self.params))
+        # Only shapes of the parameters matter: this works while they are traced, or without them.
+        abstract = jax.eval_shape(lambda params: params, self.params)
+        leaves, structure = jax.tree.flatten(abstract)
         return _find_shapes(self.function, self.name, structure, tuple(leaves), shape)
 
 
@@ -179,10 +179,9 @@ def _find_shapes(function, name, structure, leaves, shape):
     except UserError:
         raise
     except Exception as error:  # whatever somebody else's network raises on an image it cannot take
-        reason = str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__
         raise UserError(
-            f"{name} cannot take an image of {shape[1]}×{shape[0]} pixels ({reason}); take another"
-            " size, or give one it takes as image_size when its extractor is made."
+            f"{name} cannot take an image of {shape[1]}×{shape[0]} pixels ({explain_error(error)});"
+            " take another size, or give one it takes as image_size when its extractor is made."
         ) from error
     for layer, each in shapes.items():
         if len(each) != 3:
@@ -202,6 +201,11 @@ def _find_shapes(function, name, structure, leaves, shape):
         }
         names.sort(key=order.__getitem__)
     return {IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
+
+
+def explain_error(error: Exception) -> str:
+    """What somebody else's code raised, as a part of a sentence."""
+    return str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def _count_parts(layer):
@@ -242,7 +246,9 @@ class _Captured:
         return {layer: x for layer, x in maps.items() if layer in self.layers}
 
 
-class _Linen(_Captured):
+class LinenFunction(_Captured):
+    """A Linen module."""
+
     def capture(self, variables, batch, **options):
         _, state = self.module.apply(
             variables, batch, capture_intermediates=True, mutable=["intermediates"], **options
@@ -250,7 +256,9 @@ class _Linen(_Captured):
         return state["intermediates"]
 
 
-class _Nnx(_Captured):
+class NnxFunction(_Captured):
+    """An NNX module's static part."""
+
     def capture(self, variables, batch, **options):
         module = nnx.merge(self.module, variables)
         run = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
