@@ -78,3 +78,21 @@ def image():
 @pytest.fixture(scope="session")
 def other_image():
     return jax.numpy.asarray(np.random.default_rng(2).uniform(size=(12, 16, 3)), "float32")
+
+
+_DRAWS = {}  # of the tests' modules: the state of their RNG when they were imported
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        rng = getattr(getattr(item, "module", None), "RNG", None)
+        if rng is not None:
+            _DRAWS.setdefault(item.module.__name__, rng.bit_generator.state)
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request):
+    """Each test has the same draws, whichever tests ran before it in its process."""
+    module = getattr(request, "module", None)
+    if module is not None and module.__name__ in _DRAWS:
+        module.RNG.bit_generator.state = _DRAWS[module.__name__]
