@@ -142,7 +142,7 @@ def test_figure_2_crosses_networks_and_pictures_and_keeps_the_conventions_apart(
     records = make_records("ranvgg", "trained")
     trained = [record for record in records if record["trial"]["weights"] == "trained"]
     own = [record for record in records if record["trial"]["weights"] == "ranvgg"]
-    gains = dict(zip(networks, (1.0, 1.1, 9.0, 9.9), strict=True))
+    gains = dict(zip(networks, (1.0, 1.02, 9.0, 9.18), strict=True))
     all_records = trained + [
         {
             **record,
@@ -290,7 +290,8 @@ def test_figure_5_asks_what_each_layer_adds():
         {
             "trial": {"texture": source, "weights": label, "top": top},
             "error": np.exp(-number + RNG.normal(0, 0.02)),
-            "patch_distance": np.exp(0.1 * RNG.normal()) if label == "ranvgg" else 1.0,
+            "patch_distance": np.exp(0.05 * RNG.normal()) if label == "ranvgg" else 1.0,
+            "contour_distance": np.exp(0.05 * RNG.normal()) if label == "ranvgg" else 0.5,
         }
         for source in PICTURES
         for label in ("ranvgg", "trained")
@@ -298,14 +299,15 @@ def test_figure_5_asks_what_each_layer_adds():
         if label == "ranvgg" or top == LAYERS[-1]
     ]
     records += [
-        {"trial": {"texture": source, "baseline": "halves"}, "error": 1.0, "patch_distance": 0.6}
+        {"trial": {"texture": source, "baseline": "shuffled"}, "contour_distance": 0.75}
         for source in PICTURES
     ]
     found = fig5_textures.judge(settings, records)
-    # By patches nothing is added, and the result is farther than the source's own halves.
+    # By patches and contours nothing is added. Contours are a third farther than those of tiles in
+    # another order: within a half, not within a tenth.
     assert verdicts(found) == [
-        *["supported"] * 3, *["inconclusive"] * 3, "contradicted", "supported", "contradicted",
-        "supported", "inconclusive",
+        *["supported"] * 3, *["inconclusive"] * 6, "contradicted", "supported", "contradicted",
+        "supported", "contradicted", "inconclusive",
     ]  # fmt: skip
     assert found[-1].n == 2
     backwards = [
@@ -331,6 +333,7 @@ def make_styles(contents, paintings, labels=("ranvgg", "trained"), constants=("c
             },
             "style_error": 0.2 + 0.01 * RNG.normal(),
             "patch_distance": 0.2 + 0.01 * RNG.normal(),
+            "contour_distance": 0.2 + 0.01 * RNG.normal(),
             "style_error_of_photograph": 1.0,
             "content_contours": 0.5 + 0.01 * RNG.normal(),
             "total_variation": (2 if label == "ranvgg" else 1) + 0.01 * RNG.normal(),
@@ -346,7 +349,7 @@ def test_figure_6_asks_for_style_and_content():
     settings = stylization.StyleSettings(network=("ranvgg",))
     records = make_styles("c", PICTURES, constants=("chosen", "printed"))
     found = stylization.judge_styles(settings, records, "figure 6")
-    assert verdicts(found) == ["supported"] * 6
+    assert verdicts(found) == ["supported"] * 7
     assert {claim.n for claim in found} == {len(PICTURES)}
     assert {claim.units for claim in found} == {"paintings"}
     turned = [
@@ -381,7 +384,7 @@ def test_figure_7_counts_photographs_and_paintings_and_no_pairs():
     assert found[0].n == 11 and set(verdicts(found)) == {"supported", "not run"}
     # A photograph that lacks a painting of the trained network's is left out there.
     found = stylization.judge_styles(settings, records[:-1], "figure 7")
-    assert [claim.n for claim in found] == [11, 0, 11, 10, 10, 10]
+    assert [claim.n for claim in found] == [11, 0, 11, 10, 10, 10, 10]
 
 
 def test_of_one_painting_photographs_and_networks_are_the_units():
@@ -455,4 +458,5 @@ def test_a_table_has_a_place_for_each_pair():
         for row, column, value in (("b", "d", 2), ("a", "c", 3), ("a", "d", None), ("b", "c", 1))
     ]
     table = tabulate(records, ("row", "column"), measure=lambda record: record["value"])
-    assert table.tolist() == [[2, 1]]
+    # Sorted, whatever order the records were written in.
+    assert table.tolist() == [[1, 2]]

@@ -204,9 +204,10 @@ def tabulate(
       measure: of a record; None leaves the pair out.
 
     Returns:
-      [R, C], rows and columns in the order of the records; rows that lack a column are left out.
+      [R, C], rows and columns sorted by name or number, so that tables of other records of the same
+      units fit together; rows that lack a column are left out.
     """
-    rows, columns = (list_values_of(records, axis) for axis in axes)
+    rows, columns = (sorted(list_values_of(records, axis)) for axis in axes)
     table = np.full((len(rows), len(columns)), np.nan)
     for record in records:
         row, column = (record["trial"][axis] for axis in axes)

@@ -1,14 +1,18 @@
 """How near two pictures are in texture, measured by a network and by statistics that were held out.
 
 Another random network can say whether a random network's texture is near. Between random and
-trained ones it would be partial; there, the pixels of small patches are asked.
+trained ones it would be partial; there, two statistics of no network are asked: the pixels of small
+patches, and how oriented contours go on, which patches do not see.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import skimage.color
+import skimage.filters
 
 from randviz.commands.inputs import make_keys
 from randviz.networks.rescaling import rescale_weights
@@ -22,6 +26,8 @@ from randviz.types import Array, Image, Params
 _SEED = 20161205
 _SIDE, _LEVELS, _DIRECTIONS, _QUANTILES = 7, 3, 256, 256  # of patches compared
 SMALLEST = _SIDE * 2 ** (_LEVELS - 1)  # pixels a side of pictures whose patches are compared
+# In pixels; a contour is followed for up to three half wavelengths, in steps of one.
+_WAVELENGTHS, _ORIENTATIONS, _REACH = (4, 8), 4, 3
 
 
 @functools.cache
@@ -100,3 +106,62 @@ def _halve(image: np.ndarray) -> np.ndarray:
     height, width = (side // 2 * 2 for side in image.shape[:2])
     blocks = image[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
     return blocks.mean(axis=(1, 3))
+
+
+def measure_contour_distance(image: Image, source: Image) -> float:
+    """Compares how oriented contours go on: correlations of the magnitudes of oriented subbands.
+
+    Small patches of a coin's edge tell little of whether the edge closes to a circle; which
+    orientations stand beside and beyond each other tells more. Neither contrast nor brightness
+    counts, nor does colour.
+
+    Args:
+      image: [H, W, 3], clipped to [0, 1] here; at least `SMALLEST` pixels a side.
+      source: [H', W', 3], likewise.
+
+    Returns:
+      ‖c(x) - c(s)‖ / ‖c(s)‖, averaged over wavelengths of 4 and 8 pixels. c is the correlation of
+      the magnitudes of two of four orientations, at each shift of up to three half wavelengths
+      across and down. 0 for the same texture, about 1 for none of its correlations.
+
+    References:
+      Portilla and Simoncelli (2000), "A parametric texture model based on joint statistics of
+      complex wavelet coefficients", section 2: these correlations tell textures apart to the eye.
+      Differs: Gabor filters in place of a steerable pyramid, and of the model's statistics these
+      alone.
+    """
+    x, y = (skimage.color.rgb2gray(np.clip(np.asarray(z, float), 0, 1)) for z in (image, source))
+    distances = []
+    for wavelength in _WAVELENGTHS:
+        found, wanted = (_correlate_magnitudes(picture, wavelength) for picture in (x, y))
+        # A picture without contours has none to go on: it is at 1 from any other.
+        scale = np.linalg.norm(wanted) or np.linalg.norm(found) or 1.0
+        distances.append(np.linalg.norm(found - wanted) / scale)
+    return float(np.mean(distances))
+
+
+def _correlate_magnitudes(picture: np.ndarray, wavelength: int) -> np.ndarray:
+    """[H, W] → [shifts, orientations, orientations]."""
+    # A Gabor filter answers to brightness a little.
+    picture = picture - picture.mean()
+    angles = np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS
+    filtered = [
+        np.hypot(*skimage.filters.gabor(picture, 1 / wavelength, angle, mode="reflect"))
+        for angle in angles
+    ]
+    magnitudes = np.stack(filtered, axis=-1)
+    magnitudes -= magnitudes.mean(axis=(0, 1))
+    deviation = np.sqrt(np.mean(np.square(magnitudes)))
+    if deviation > 1e-6:
+        magnitudes /= deviation
+    height, width = picture.shape
+    step = wavelength // 2
+    found = []
+    for down, across in itertools.product(range(_REACH + 1), range(-_REACH, _REACH + 1)):
+        # The opposite shift of two orientations is the same pair the other way round.
+        if down > 0 or across >= 0:
+            y, x = down * step, across * step
+            here = magnitudes[: height - y, max(-x, 0) : width - max(x, 0)]
+            there = magnitudes[y:, max(x, 0) : width - max(-x, 0)]
+            found.append(np.einsum("hwi,hwj->ij", here, there) / here[..., 0].size)
+    return np.stack(found)

@@ -1,10 +1,12 @@
-"""Pictures made of a few numbers of the picture itself: what a reconstruction has to beat."""
+"""Pictures made of the picture itself: what a reconstruction or a texture has to beat."""
 
 import math
 
 import numpy as np
 
 from randviz.types import Image
+
+_ORDER = np.array([5, 11, 8, 6, 0, 13, 1, 9, 7, 10, 4, 15, 14, 2, 12, 3])  # of sixteen tiles
 
 
 def fill_with_mean(image: Image) -> np.ndarray:
@@ -46,3 +48,21 @@ def average_blocks(image: Image, count: int) -> np.ndarray:
     for axis, starts in enumerate(edges):
         means = np.repeat(means, np.diff(starts), axis=axis)
     return means
+
+
+def shuffle_tiles(image: Image) -> np.ndarray:
+    """Sixteen tiles in another order: what is smaller than a tile stays, what is larger is broken.
+
+    Args:
+      image: [H, W, 3], at least four pixels a side.
+
+    Returns:
+      [H', W', 3]; sides a multiple of four. No two tiles that touched left and right or above and
+      below still do.
+    """
+    image = np.asarray(image)
+    height, width = (side // 4 for side in image.shape[:2])
+    cut = image[: 4 * height, : 4 * width].reshape(4, height, 4, width, 3)
+    tiles = cut.swapaxes(1, 2).reshape(16, height, width, 3)
+    shuffled = tiles[_ORDER].reshape(4, 4, height, width, 3)
+    return shuffled.swapaxes(1, 2).reshape(4 * height, 4 * width, 3)
