@@ -71,6 +71,8 @@ MEASURES = {
     "patch_distance": ("distance of patches", held_out.measure_patch_distance),
     "contour_distance": ("distance of contours", held_out.measure_contour_distance),
 }
+_NOUNS = {"patch_distance": "patches", "contour_distance": "contours"}
+_BY = {"error": ""} | {name: f", by its {noun}" for name, noun in _NOUNS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +220,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     asked = [
         (
             f"Adding {groups[0][3:]} to the layers above it brings the texture nearer to its"
-            " source.",
+            f" source{_BY[name]}.",
             tabulate(name, after, {"top": before}),
             f"log({words} with it / without it)",
             groups,
@@ -269,7 +271,7 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
             {"below": math.log(1.1)},
             True,
         )
-        for name, noun in (("patch_distance", "patches"), ("contour_distance", "contours"))
+        for name, noun in _NOUNS.items()
     ]
     asked += [
         (

@@ -467,7 +467,9 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         write_text(folder / f"{name}.md", table + "\n")
     save_figure(folder / "width.png", _draw_widths(settings, records))
     save_figure(folder / "descents.png", _draw_descents(records))
-    save_image(folder / "panel.jpg", _draw_panel(settings, records, folder))
+    # Records travel without their pictures; the panel that was drawn of them stays.
+    if (folder / "pictures").exists():
+        save_image(folder / "panel.jpg", _draw_panel(settings, records, folder))
     print("\n\n".join(tables.values()))
 
 

@@ -12,7 +12,7 @@ import mimetypes
 import pathlib
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
@@ -84,30 +84,45 @@ def _link(section: Section, text: str) -> str:
 
 
 def _format_overview(sections: Sequence[Section]) -> str:
-    """Counts of verdicts above a table of all claims; nothing where there are none."""
-    pairs = [(section, claim) for section in sections for claim in section.claims]
-    if not pairs:
+    """Counts of verdicts, in all and of each section; nothing where there are no claims."""
+    claims = [claim for section in sections for claim in section.claims]
+    if not claims:
         return ""
-    counts = collections.Counter(claim["verdict"] for _, claim in pairs)
-    totals = [f"<li>{counts[verdict]} {_format_verdict(verdict)}</li>" for verdict in VERDICTS]
-    rows = [
+    tables = "".join(_format_claims_table(section) for section in sections if section.claims)
+    totals = "".join(f"<li>{words}</li>" for words in _count_verdicts(claims, VERDICTS))
+    return (
+        f'<section id="the-claims"><h2>Claims</h2><ul class="totals">{totals}</ul>'
+        f"{tables}</section>"
+    )
+
+
+def _count_verdicts(claims: Sequence[Mapping[str, Any]], verdicts: Iterable[str]) -> list[str]:
+    counts = collections.Counter(claim["verdict"] for claim in claims)
+    return [f"{counts[verdict]} {_format_verdict(verdict)}" for verdict in verdicts]
+
+
+def _format_claims_table(section: Section) -> str:
+    """A section's claims, a row each, below their counts."""
+    rows = "".join(
         f"<tr><td>{_format_judgement(claim)}</td>"
         '<th scope="row">'
         f"{html.escape(claim['statement'])}</th><td>{html.escape(claim['measure'])}</td>"
         f'<td class="number">{claim["n"]}</td><td class="number">{_format_effect(claim)}</td>'
-        f'<td class="number">{_format_p(claim["corrected_p"])}</td>'
-        f"<td>{_link(section, claim['figure'] or section.title)}</td></tr>"
-        for section, claim in pairs
-    ]
+        f'<td class="number">{_format_p(claim["corrected_p"])}</td></tr>'
+        for claim in section.claims
+    )
     header = (
         '<tr><th scope="col">Verdict</th><th scope="col">Claim</th><th scope="col">Measure</th>'
         '<th scope="col" class="number">n</th><th scope="col" class="number">Effect, 95 %</th>'
-        '<th scope="col" class="number">Corrected p</th><th scope="col">Shown in</th></tr>'
+        '<th scope="col" class="number">Corrected p</th></tr>'
     )
-    table = f'<table class="overview"><thead>{header}</thead><tbody>{"".join(rows)}</tbody></table>'
+    present = [v for v in VERDICTS if any(claim["verdict"] == v for claim in section.claims)]
+    counts = ", ".join(_count_verdicts(section.claims, present))
+    name = html.escape(section.claims[0]["figure"] or section.title)
     return (
-        f'<section id="the-claims"><h2>Claims</h2><ul class="totals">{"".join(totals)}</ul>'
-        f"{_open_box('All claims')}{table}</div></section>"
+        f"<details><summary>{name}: {counts}</summary>{_open_box(f'Claims of {name}')}"
+        f'<table class="overview"><thead>{header}</thead><tbody>{rows}</tbody></table></div>'
+        f"<p>{_link(section, 'Where they are shown')}</p></details>"
     )
 
 
@@ -239,7 +254,7 @@ def _format_claim(claim: Mapping[str, Any]) -> str:
     )
     return (
         f"<p>{_format_judgement(claim)} {html.escape(claim['statement'])}</p>"
-        f"<p>{html.escape(claim['why'])}</p><dl>{listed}</dl>"
+        f"<details><summary>{html.escape(claim['why'])}</summary><dl>{listed}</dl></details>"
     )
 
 
@@ -313,7 +328,8 @@ tbody th { font-weight: normal; }
 .totals { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; }
 .claims { list-style: none; padding: 0; }
 .claims li { background: var(--shade); border-radius: 4px; padding: 0.75rem; margin: 0.75rem 0; }
-.claims p { margin: 0 0 0.5rem; }
+.claims p { margin: 0; }
+.claims summary { color: var(--soft); font-size: 0.9rem; }
 dl { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; margin: 0; }
 dd { margin: 0; }
 figure { margin: 1.5rem 0; }
