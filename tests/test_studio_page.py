@@ -173,6 +173,35 @@ def test_a_visit(page, start, tmp_path):
         assert button.bounding_box()["height"] >= 40
 
 
+def drop(page, selector, name, data):
+    """Drops a file; returns whether the page took it from the browser, which would open it."""
+    return page.locator(selector).evaluate(
+        """(target, [name, data]) => {
+          const carried = new DataTransfer();
+          carried.items.add(new File([new Uint8Array(data)], name, { type: "image/png" }));
+          const options = { dataTransfer: carried, bubbles: true, cancelable: true };
+          target.dispatchEvent(new DragEvent("dragenter", options));
+          const over = target.dispatchEvent(new DragEvent("dragover", options));
+          return !over && !target.dispatchEvent(new DragEvent("drop", options));
+        }""",
+        [name, list(data)],
+    )
+
+
+def test_a_picture_is_dropped(page, start):
+    page.goto(start().address)
+    expect(page.locator("#size option")).not_to_have_count(0)
+    assert drop(page, "#style .drop", "wave.png", encode(40, 30))
+    expect(page.locator("#style-said")).to_contain_text("wave.png, 40 × 30")
+    assert page.locator("#style .drop img").is_visible()
+    assert page.locator(".over").count() == 0
+    # Beside the place for it nothing happens, least of all another page.
+    assert drop(page, "header", "me.png", encode(64, 48))
+    expect(page.locator("#content-said")).to_have_text("")
+    assert drop(page, "#content .drop", "me.png", b"no")
+    expect(page.locator("#content-said")).to_contain_text("Me.png is not of a kind")
+
+
 def test_everything_has_a_name_and_can_be_reached_by_keyboard(page, start):
     page.goto(start().address)
     expect(page.locator("#size option")).not_to_have_count(0)

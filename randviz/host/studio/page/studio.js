@@ -79,6 +79,11 @@ async function upload(role, file) {
   }
 }
 
+// Missed by a little, a file would be opened in place of the page.
+for (const kind of ["dragover", "drop"]) {
+  window.addEventListener(kind, (event) => event.preventDefault());
+}
+
 function prepareSource(role) {
   const field = $(role);
   const drop = field.querySelector(".drop");
