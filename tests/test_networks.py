@@ -132,6 +132,22 @@ def test_alexnets_features_are_those_of_a_numpy_network():
     assert np.max(np.abs(found["norm1"] - found["conv1"])) > 0.1 * np.max(found["conv1"])
 
 
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(TINY_ALEXNET, (33, 33, 3)), (RESNET18, (64, 51, 3)), (filter_bank((3, 5)), (12, 9, 3))],
+)
+def test_shapes_of_features_are_found_without_weights(network, shape):
+    params = random_weights(jax.random.key(0), network, last_layer=network.layer_names[-1])
+    names = network.layer_names
+    found = jax.eval_shape(
+        lambda image: features(network, params, image, names),
+        jax.ShapeDtypeStruct(shape, "float32"),
+    )
+    assert {name: network.feature_shape(shape, name) for name in names} == {
+        name: maps.shape for name, maps in found.items()
+    }
+
+
 def test_vgg19_has_its_layers_and_parameters():
     assert VGG19.layer_names[:5] == ("image", "conv1_1", "conv1_2", "pool1", "conv2_1")
     assert sum(isinstance(layer, Conv) for layer in VGG19.layers) == 16

@@ -395,12 +395,11 @@ def measure_baselines(settings: PopulationSettings) -> list[dict[str, Any]]:
       A dictionary each: image, layer, and the distance of each of `trials.BASELINES`.
     """
     plan = make_plan(settings)
-    choice = next(iter(plan.choices.values()))
-    extractor = choice.network.bind(choice.sample(plan.layers[-1]))
+    network = next(iter(plan.choices.values())).network
     found = []
     for image, picture in plan.pictures.items():
         for layer in plan.layers:
-            shape = extractor.feature_shape(picture.image.shape, layer)
+            shape = network.feature_shape(picture.image.shape, layer)
             distances = {
                 baseline: compare_images(
                     make_baseline(settings, {"image": image, "baseline": baseline}, shape),

@@ -226,20 +226,18 @@ def make_baseline(
 
 
 def measure_baseline(
-    settings: InversionStudySettings, trial: Trial, extractor: Extractor | None = None
+    settings: InversionStudySettings, trial: Trial, network: Network | None = None
 ) -> Record:
     """Makes a baseline's picture, saves it, and measures how near it is.
 
     Args:
       settings: of the study.
       trial: as of `list_baselines`.
-      extractor: whose features have the shape that counts, if not the first untrained network's.
+      network: whose features have the shape that counts, if not the first untrained network's.
     """
-    if extractor is None:
-        label, deepest = find_untrained(settings).label, find_deepest(settings, settings.layers)
-        extractor = bind_network(settings, label, deepest, INPUT_OFFSET)
+    architecture = network or find_untrained(settings).network
     picture = load_pictures(settings, "image")[trial["image"]].image
-    shape = extractor.feature_shape(picture.shape, trial["layer"])
+    shape = architecture.feature_shape(picture.shape, trial["layer"])
     image = make_baseline(settings, trial, shape, settings.noise_std)
     save_image(picture_path(settings.out_dir, trial), image)
     return compare_with_picture(settings, trial, image)

@@ -69,6 +69,7 @@ from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
 from randviz.networks.extractor import Extractor
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
 from randviz.tasks.inversion import Inversion
 
@@ -133,7 +134,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
     if not is_fc and trial.get("weights") != ALEXNET:
         return compare.measure(settings, trial)
     if "baseline" in trial:
-        return measure_baseline(settings, trial, _bind_fc(settings, next(iter(RANDOM))))
+        return measure_baseline(settings, trial, _find_fc(settings, next(iter(RANDOM))))
     picture = load_pictures(settings, "image")[trial["image"]].image
     if is_fc:
         extractor, options, about = _bind_fc(settings, trial["weights"]), {}, {}
@@ -147,14 +148,19 @@ def measure(settings: Settings, trial: Trial) -> Record:
     return {**compare_with_picture(settings, trial, image), **metadata, **about}
 
 
+def _find_fc(settings: Settings, label: str) -> Network:
+    """The architecture, with fully connected layers for pictures of this size."""
+    name = find_untrained(settings).network.name
+    choice = choose_untrained(
+        dataclasses.replace(settings, network=name, input_offset=RANDOM[label])
+    )
+    return dataclasses.replace(choice.network, fc_image_size=settings.image_size)
+
+
 @functools.lru_cache(maxsize=1)
 def _bind_fc(settings: Settings, label: str) -> Extractor:
     """A purely random network for pictures of this size."""
-    architecture = find_untrained(settings).network.name
-    choice = choose_untrained(
-        dataclasses.replace(settings, network=architecture, input_offset=RANDOM[label])
-    )
-    network = dataclasses.replace(choice.network, fc_image_size=settings.image_size)
+    network = _find_fc(settings, label)
     params = random_weights(
         make_keys(settings.seed)[0],
         network,

@@ -178,8 +178,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
     picture = load_pictures(settings, "image")[trial["image"]].image
     start = make_noise(settings, picture, NOISE_STD)
     if "baseline" in trial:
-        any_network = {"weights": GAUSSIAN, "offset": "0", "network": 0}
-        shape = _bind(settings, any_network).feature_shape(picture.shape, trial["layer"])
+        shape = find_untrained(settings).network.feature_shape(picture.shape, trial["layer"])
         image = make_baseline(settings, trial, shape)
         if _is_shown(settings, trial):
             save_image(picture_path(settings.out_dir, trial), image)

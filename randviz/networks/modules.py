@@ -67,8 +67,12 @@ class ModuleNetwork(LayerNames):
         shape = (_IMAGE_SIZE, _IMAGE_SIZE, 3)
         found: dict[int, str] = {}
         for layer in self.layer_names[1:]:
-            found.setdefault(self._shapes.feature_shape(shape, layer)[0], layer)
+            found.setdefault(self.feature_shape(shape, layer)[0], layer)
         return tuple(found.values())
+
+    def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
+        """See `Network.feature_shape`."""
+        return self._shapes.feature_shape(shape, layer)
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `LayerNames.check_image`."""

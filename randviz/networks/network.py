@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -173,6 +174,23 @@ class Network(LayerNames):
             if not step.needs_fixed_size:
                 side = step.input_side(side, padding_mode=self.padding_mode)
         return side
+
+    def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
+        """The shape of a layer's features, found without weights.
+
+        Args:
+          shape: (H, W, 3) of the image.
+          layer: any.
+
+        Returns:
+          (h, w, C).
+        """
+        name = self.canonical_name(layer)
+        module = FeatureExtractor(self.for_one_evaluation(), (name,))
+        key = jax.eval_shape(jax.random.key, 0)
+        image = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+        features, _ = jax.eval_shape(module.init_with_output, key, image)
+        return features[name].shape
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `LayerNames.check_image`; fully connected layers take images of one size only."""
