@@ -14,8 +14,8 @@ if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
         quick += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
-# A shell has what it starts in the background ignore SIGINT, and nohup SIGHUP; the program then does
-# too, as it should, and what the tests start would run on.
+# A shell has what it starts in the background ignore SIGINT, and nohup SIGHUP; the program then
+# does too, as it should, and what the tests start would run on.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
