@@ -1,7 +1,6 @@
 """Which network a command uses: random, chosen before, or trained."""
 
 import dataclasses
-import functools
 import importlib.resources
 import math
 import pathlib
@@ -214,9 +213,8 @@ def choose_untrained(settings: NetworkSettings) -> Choice:
         architecture, metadata = load_network_file(settings.network)
         if isinstance(architecture, ModuleNetwork):
             _refuse_decided(settings, "the module", *_OF_NETWORKS)
-            draw = functools.cache(lambda: architecture.draw(weights_key))
-            metadata = {"weights": "random", **metadata}
-            return Choice(architecture.name, architecture, lambda last_layer: draw(), metadata)
+            draw = lambda last_layer: architecture.draw(weights_key)
+            return Choice(architecture.name, architecture, draw, {"weights": "random", **metadata})
     elif settings.network in NETWORKS:
         architecture, metadata = NETWORKS[settings.network], {}
     else:
