@@ -14,6 +14,7 @@ Commands:
   compare     rebuild pictures through random and through trained weights, side by side
   select      choose a network, layer by layer, by how well it reconstructs (ranVGG)
   population  rebuild a picture through many networks and see how much they differ
+  league      compare architectures without training, yours among them
   clear       remove what unfinished runs left in a folder
 
 `randviz COMMAND --help` tells how each is used, `randviz --version` the version.
@@ -31,6 +32,7 @@ import importlib.metadata
 import inspect
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 COMMANDS = (
     "style",
@@ -41,6 +43,7 @@ COMMANDS = (
     "compare",
     "select",
     "population",
+    "league",
     "clear",
 )
 
@@ -70,7 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return importlib.import_module(f"randviz.commands.{name}").main(rest)
+    return load_command(name).main(rest)
+
+
+def load_command(name: str) -> ModuleType:
+    """The module of a command; one of them is a study of the experiments as well."""
+    folder = "experiments" if name == "league" else "commands"
+    return importlib.import_module(f"randviz.{folder}.{name}")
 
 
 if __name__ == "__main__":

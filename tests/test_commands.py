@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 
 import jax
 import numpy as np
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image as Pillow
 
 from randviz import __main__ as entry
-from randviz.__main__ import COMMANDS, main
+from randviz.__main__ import COMMANDS, load_command, main
 from randviz.commands import demo, descent, select, style
 from randviz.commands.network_choice import load_recipe
 from randviz.host.folders import lock_folder
@@ -473,7 +472,7 @@ def test_help_is_there_without_a_command_and_with_each(capsys):
         assert main([name, "--helpfull"]) == 0
         full = capsys.readouterr().out
         assert len(full) > len(short)
-        for field in dataclasses.fields(import_module(f"randviz.commands.{name}").Settings):
+        for field in dataclasses.fields(load_command(name).Settings):
             assert f"  --{field.name}" in full or f"  --no{field.name}" in full
     assert main([]) == 2
 
@@ -494,6 +493,8 @@ SMALLEST = {
     "select": "--image_size=16 --num_steps=2 --last_layer=conv1_1 --num_candidates=2",
     "population": "--image_size=16 --num_steps=2 --layers=conv1_1 --num_networks=2 --num_noises=1"
     " --num_candidates=1 --selection_steps=2",
+    "league": "--network=small_narrow --image=chelsea --texture_image=brick --image_size=32"
+    " --num_features=512 --num_steps=2 --num_networks=1",
 }
 PAPERS = {
     "style": "--style_layers=conv1_1 --content_layers=conv1_1",
@@ -503,7 +504,7 @@ PAPERS = {
 
 def list_examples(command):
     """The words of each command line in a command's help."""
-    doc = import_module(f"randviz.commands.{command}").__doc__
+    doc = load_command(command).__doc__
     lines = re.findall(r"^  randviz (.*?)(?:   \(.*\))?$", doc, re.M)
     assert lines
     return list(map(shlex.split, lines))
@@ -512,7 +513,7 @@ def list_examples(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_of_the_help_are_read(command):
     for name, *words in list_examples(command):
-        parse_flags(import_module(f"randviz.commands.{name}").Settings, words)
+        parse_flags(load_command(name).Settings, words)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from randviz.networks.layers import (
     Block,
     Conv,
     Dense,
+    InstanceNorm,
     Parallel,
     Pool,
     ResponseNorm,
@@ -23,6 +24,7 @@ from randviz.networks.layers import (
 )
 from randviz.networks.network import Network, features
 from randviz.networks.resnet import RESNET18, RESNET18_PLAIN, RESNET50
+from randviz.networks.small import small_network
 from randviz.networks.vgg import VGG11, VGG13, VGG16, VGG19
 from randviz.networks.weights import random_weights, weight_shapes
 from randviz.types import UserError
@@ -55,6 +57,8 @@ def run_by_numpy(network, params, layers, x, maps):
             x = activate(x) if layer.activated else x
         elif isinstance(layer, Pool):
             x = pool_by_numpy(network, layer, x)
+        elif isinstance(layer, InstanceNorm):
+            x = (x - x.mean((0, 1))) / np.sqrt(x.var((0, 1)) + layer.epsilon)
         elif isinstance(layer, ResponseNorm):
             reach = layer.window_size // 2
             squares = np.pad(x**2, ((0, 0), (0, 0), (reach, reach)))
@@ -130,6 +134,19 @@ def test_alexnets_features_are_those_of_a_numpy_network():
         np.testing.assert_allclose(found[layer], expected[layer], rtol=1e-4, atol=1e-3)
     # The normalisation makes a difference here, or it would not have been tested.
     assert np.max(np.abs(found["norm1"] - found["conv1"])) > 0.1 * np.max(found["conv1"])
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_small_networks_are_those_of_numpy(skip):
+    network = small_network("s", kernel_size=5, width=3, normalized=not skip, skip=skip)
+    params = random_weights(jax.random.key(2), network, bias_scale=0.1)
+    image = jax.random.uniform(jax.random.key(3), (19, 16, 3))
+    found = features(network, params, image, network.layer_names)
+    expected = forward_by_numpy(network, params, image)
+    for layer in network.layer_names:
+        np.testing.assert_allclose(found[layer], expected[layer], rtol=2e-3, atol=2e-3)
+    assert network.layer_names[-1] == "pool4" and found["pool4"].shape == (1, 1, 24)
+    assert ("block1" in found, "norm1_1" in found) == (skip, not skip)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import shlex
 import pytest
 
 import randviz
-from randviz.__main__ import COMMANDS
+from randviz.__main__ import COMMANDS, load_command
 from randviz.host.settings import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def commands_of(text):
 def test_every_command_in_the_words_parses():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     texts = [path.read_text() for path in pages]
-    modules = {name: importlib.import_module(f"randviz.commands.{name}") for name in COMMANDS}
+    modules = {name: load_command(name) for name in COMMANDS}
     texts += [module.__doc__ for module in modules.values()]
     found = [words for text in texts for words in commands_of(text)]
     assert len(found) >= 40

@@ -289,7 +289,10 @@ def describe_flags(settings_class: type, *, full: bool = False) -> str:
             text += f" One of {', '.join(field.metadata['choices'])}."
         elif not full:
             text = re.match(r".*?\.(?= |$)", text)[0]
-        lines += _describe_flag(_format_flag(field.name, field.default), text)
+        flag = _format_flag(field.name, field.default)
+        if not full and len(flag) > _HELP_WIDTH:  # a long list, of which the beginning says enough
+            flag = f"{flag[: flag.rindex(',', 0, _HELP_WIDTH)]},..."
+        lines += _describe_flag(flag, text)
     return "\n".join(lines)
 
 

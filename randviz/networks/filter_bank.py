@@ -1,8 +1,9 @@
 """Networks of a single layer: parallel filters of many sizes, and a few random filters."""
 
+import dataclasses
 from collections.abc import Sequence
 
-from randviz.networks.layers import Conv, Parallel
+from randviz.networks.layers import Conv, Parallel, Pool
 from randviz.networks.network import Network
 
 
@@ -49,9 +50,26 @@ def single_layer(*, kernel_size: int = 7, channels: int = 32) -> Network:
     )
 
 
+def pool_network(network: Network, name: str, window_size: int) -> Network:
+    """Puts a pooling layer, `pool1`, after a network, so that fewer numbers are left.
+
+    Args:
+      network: any.
+      name: of the result.
+      window_size: height and width of the windows, in pixels.
+    """
+    pool = Pool("pool1", window_size=window_size, stride=window_size)
+    return dataclasses.replace(network, name=name, layers=(*network.layers, pool))
+
+
 def _conv(name: str, kernel_size: int, channels: int) -> Conv:
     return Conv(name, channels, kernel_size=kernel_size, padding=kernel_size // 2)
 
 
 FILTER_BANK = filter_bank()
 RANDOM_FILTERS = single_layer()
+# As many numbers of a small picture as deep layers of other networks have.
+POOLED_BANK = pool_network(filter_bank(channels=64), "pooled_bank", 32)
+POOLED_FILTERS = pool_network(
+    dataclasses.replace(single_layer(channels=128), activation="relu"), "pooled_filters", 16
+)

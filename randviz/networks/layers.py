@@ -238,6 +238,27 @@ class ResponseNorm(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
+class InstanceNorm(Layer):
+    """Brings each channel to mean 0 and variance 1 over the positions of the one image.
+
+    Attributes:
+      name: of the layer.
+      epsilon: added to the variance.
+
+    References:
+      Ulyanov, Vedaldi, Lempitsky (2016), "Instance normalization: the missing ingredient for fast
+      stylization"; without its learned factors.
+    """
+
+    epsilon: float = 1e-5
+    rescalable = False
+
+    def apply(self, x: Array, scope: Scope) -> Array:
+        x = x - x.mean((0, 1))
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), (0, 1)) + self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
 class Dense(Layer):
     """A fully connected layer over all positions, then the network's activation.
 

@@ -6,7 +6,7 @@ a key, by its own initialisers, and with them it is an extractor, see `networks.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -73,6 +73,12 @@ class ModuleNetwork(LayerNames):
     def feature_shape(self, shape: tuple[int, ...], layer: str) -> tuple[int, int, int]:
         """See `Network.feature_shape`."""
         return self._shapes.feature_shape(shape, layer)
+
+    def feature_shapes(
+        self, shape: tuple[int, ...], layers: Sequence[str]
+    ) -> dict[str, tuple[int, int, int]]:
+        """See `Network.feature_shapes`."""
+        return {layer: self.feature_shape(shape, layer) for layer in layers}
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `LayerNames.check_image`."""

@@ -185,12 +185,17 @@ class Network(LayerNames):
         Returns:
           (h, w, C).
         """
-        name = self.canonical_name(layer)
-        module = FeatureExtractor(self.for_one_evaluation(), (name,))
+        return self.feature_shapes(shape, (layer,))[self.canonical_name(layer)]
+
+    def feature_shapes(
+        self, shape: tuple[int, ...], layers: Sequence[str]
+    ) -> dict[str, tuple[int, int, int]]:
+        """As `feature_shape`, of several layers at once: {canonical name: (h, w, C)}."""
+        module = FeatureExtractor(self.for_one_evaluation(), self.canonical_names(layers))
         key = jax.eval_shape(jax.random.key, 0)
         image = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
         features, _ = jax.eval_shape(module.init_with_output, key, image)
-        return features[name].shape
+        return {name: maps.shape for name, maps in features.items()}
 
     def check_image(self, shape: tuple[int, ...], layer: str) -> None:
         """See `LayerNames.check_image`; fully connected layers take images of one size only."""

@@ -70,6 +70,9 @@ def _resnet(name: str, depths: Sequence[int], make_block, *, skip: bool = True) 
 # He, Zhang, Ren, Sun (2016), "Deep residual learning for image recognition", table 1, without the
 # scores' layer.
 RESNET18 = _resnet("resnet18", (2, 2, 2, 2), _basic)
+RESNET34 = _resnet("resnet34", (3, 4, 6, 3), _basic)
 RESNET50 = _resnet("resnet50", (3, 4, 6, 3), _bottleneck)
-# The same convolutions in a row, the paper's "plain" network.
+# The same convolutions in a row, the paper's "plain" networks; it has none of bottlenecks.
 RESNET18_PLAIN = _resnet("resnet18_plain", (2, 2, 2, 2), _basic, skip=False)
+RESNET34_PLAIN = _resnet("resnet34_plain", (3, 4, 6, 3), _basic, skip=False)
+RESNET50_PLAIN = _resnet("resnet50_plain", (3, 4, 6, 3), _bottleneck, skip=False)

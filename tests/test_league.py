@@ -1,0 +1,186 @@
+"""The league: places with ties, layers of as many numbers, and a table of every architecture."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from randviz.__main__ import main
+from randviz.commands.trials import picture_path
+from randviz.experiments import league
+from randviz.experiments.league import Settings, find_layer, measure_spectrum
+from randviz.experiments.places import find_places
+from randviz.host.baselines import average_blocks
+from randviz.host.images import crop_square, load_image, resize_image
+from randviz.host.quality import compare_images
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.small import VARIANTS
+from randviz.types import UserError
+
+RNG = np.random.default_rng(11)
+
+
+def test_places_are_those_of_planted_scores_and_ties_are_ties():
+    # Three ranks: one ahead, two alike, one behind; pictures differ more than networks do.
+    pictures = RNG.normal(0, 5, size=(12, 1))
+    tables = {
+        name: pictures + score + RNG.normal(0, 0.1, size=(12, 3))
+        for name, score in (("last", -3.0), ("b", 0.0), ("first", 3.0), ("a", 0.0))
+    }
+    places = find_places(tables)
+    assert [*places][::3] == ["first", "last"]
+    assert {name: str(place) for name, place in places.items()} == {
+        "first": "1", "a": "2–3", "b": "2–3", "last": "4",
+    }  # fmt: skip
+    assert places["first"].score.n == 15
+
+
+def test_equal_competitors_are_told_apart_no_more_often_than_allowed():
+    """Of thirty leagues of five equals, about one in twenty may name a better one at all."""
+    wrong = 0
+    for _ in range(30):
+        tables = {name: RNG.normal(size=(10, 3)) for name in "abcde"}
+        wrong += any(str(place) != "1–5" for place in find_places(tables).values())
+    assert wrong <= 4  # of a binomial of 0.05, more has a probability of 1 in 60
+
+
+def test_one_unit_decides_nothing():
+    places = find_places({"a": np.array([1.0]), "b": np.array([2.0])})
+    assert [str(place) for place in places.values()] == ["1–2", "1–2"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rank", "condition"),
+    [
+        (np.eye(4), 1.0, 1.0),
+        (np.diag([3.0, 3.0, 1e-300, 0.0]), 0.5, math.inf),
+        (np.diag([4.0, 1.0]), math.exp(-16 / 17 * math.log(16 / 17) + math.log(17) / 17) / 2, 4.0),
+    ],
+)
+def test_the_spectrum_of_features(columns, rank, condition):
+    found = measure_spectrum(columns)
+    assert found["rank"] == pytest.approx(rank) and found["condition"] == pytest.approx(condition)
+
+
+def test_layers_have_about_as_many_numbers():
+    settings = Settings(image=("chelsea",), image_size=96)
+    layers = {name: find_layer(settings, name) for name in settings.network}
+    numbers = {
+        name: math.prod(NETWORKS[name].feature_shape((96, 96, 3), layer))
+        for name, layer in layers.items()
+    }
+    assert len(layers) >= 20
+    assert layers["vgg19"] == "pool5" and layers["small"] == "pool4"
+    # A sixth of the picture's, or about: twice or half where the width is.
+    assert all(0.5 <= number / 4608 <= 2 for number in numbers.values()), numbers
+    with pytest.raises(UserError, match="no layer of filter_bank has about 4608 numbers"):
+        find_layer(Settings(network=("filter_bank",), image=("chelsea",)), "filter_bank")
+
+
+def test_variants_differ_from_the_small_network_in_one_thing():
+    small, *others = VARIANTS
+    assert len({network.name for network in VARIANTS}) == len(VARIANTS)
+    for network in others:
+        conventions = ("pooling", "activation")
+        changed = [name for name in conventions if getattr(network, name) != getattr(small, name)]
+        assert len(changed) + (network.layers != small.layers) == 1, network.name
+
+
+MINE = """
+import flax.linen as nn
+
+
+class Mine(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for channels in (4, 8, 16):
+            x = nn.avg_pool(nn.relu(nn.Conv(channels, (3, 3))(x)), (2, 2), (2, 2))
+        return x
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A league of a small network and a module of the user's own."""
+    folder = tmp_path_factory.mktemp("league")
+    (folder / "mine.py").write_text(MINE)
+    words = [
+        f"--network=small_narrow,{folder / 'mine.py'}:Mine",
+        "--image=chelsea,coffee",
+        "--texture_image=brick",
+        *("--num_networks=2", "--image_size=32", "--num_features=512", "--num_steps=3"),
+        f"--out_dir={folder / 'out'}",
+    ]
+    assert main(["league", *words]) == 0
+    return folder / "out", words
+
+
+def test_every_architecture_is_measured_and_tabled(finished):
+    folder, _ = finished
+    records = [json.loads(line) for line in (folder / "records.jsonl").open()]
+    # Of each: its cost; of each of two networks features, two pictures, one texture.
+    assert len(records) == 2 * (1 + 2 * (1 + 2 + 1))
+    parts = {(r["trial"]["network"], r["trial"]["part"]) for r in records}
+    assert len(parts) == 2 * 4
+    assert len({r["distance"] for r in records if "distance" in r}) == 2 * 2 * 2
+    table = (folder / "league.md").read_text()
+    for name in ("small_narrow", "Mine"):
+        assert f"| {name} |" in table
+    assert (folder / "places.png").exists() and (folder / "panel.jpg").exists()
+    assert len(list((folder / "pictures").glob("*.png"))) == 2 * 2 * 3
+
+
+def test_a_finished_league_measures_nothing(finished, capsys):
+    folder, words = finished
+    before = (folder / "records.jsonl").read_text()
+    assert main(["league", *words]) == 0
+    assert (folder / "records.jsonl").read_text() == before
+
+
+def test_gains_are_over_block_means_of_as_many_numbers(finished):
+    folder, _ = finished
+    for line in (folder / "records.jsonl").open():
+        record = json.loads(line)
+        if record["trial"]["part"] != "inversion":
+            continue
+        picture = np.asarray(crop_square(load_image(record["trial"]["image"])))
+        picture = np.asarray(resize_image(picture, 32))
+        result = load_image(picture_path(folder, record["trial"]))
+        # pool3 of small_narrow is 4·4·32, the output of Mine 4·4·16.
+        count = {"small_narrow": 512, "Mine": 256}[record["trial"]["network"]]
+        blocks = compare_images(average_blocks(picture, count), picture)["psnr"]
+        found = compare_images(result, picture)["psnr"]
+        assert record["gain"] == pytest.approx(found - blocks, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--network=small,small"], "names none, or one twice"),
+        (["--network=ranvgg"], "has weights already; name an architecture"),
+        (["--network=random_filters"], "no layer of random_filters has about"),
+        (["--network=nothing.py:Mine"], "there is no such file"),
+    ],
+)
+def test_what_cannot_compete_is_said(words, said, capsys, tmp_path):
+    assert main(["league", *words, f"--out_dir={tmp_path}"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_claims_turn_with_their_networks():
+    def records(factor):
+        return [
+            {
+                "trial": {"network": name, "draw": draw, "part": "inversion", "image": image},
+                "distance": 10.0 * (1.0 if name == "small" else factor) * np.exp(noise),
+            }
+            for name in ("small", "small_kernel5")
+            for image in "abcdefghij"
+            for draw, noise in enumerate(RNG.normal(0, 0.01, size=2))
+        ]
+
+    for factor, verdict in ((1.3, "supported"), (1 / 1.3, "contradicted")):
+        first, *rest = league.judge(Settings(), records(factor))
+        assert (first.verdict, first.n) == (verdict, 12)
+        assert {claim.verdict for claim in rest} == {"not run"}
