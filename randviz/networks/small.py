@@ -1,7 +1,5 @@
 """A small network and variants of it that differ in one thing each, for controlled comparisons."""
 
-from typing import Any
-
 from randviz.networks.layers import Block, Conv, InstanceNorm, Layer, Pool
 from randviz.networks.network import Network
 
@@ -16,7 +14,8 @@ def small_network(
     depth: int = 2,
     normalized: bool = False,
     skip: bool = False,
-    **conventions: Any,
+    pooling: str = "avg",
+    activation: str = "relu",
 ) -> Network:
     """A network of four stages, each of convolutions and a pooling layer.
 
@@ -28,7 +27,7 @@ def small_network(
       normalized: whether features are normalised after each convolution.
       skip: whether a skip connection goes around the convolutions of a stage after its first, of
         which there is one at least then.
-      conventions: other attributes of `Network`.
+      pooling, activation: as in `Network`.
 
     Returns:
       A network with layers `conv1_1`, ..., `pool1`, `conv2_1`, ..., `pool4`.
@@ -53,7 +52,7 @@ def small_network(
             first, *rest = steps
             steps = [first, Block(f"block{stage}", tuple(rest))]
         layers += [*steps, Pool(f"pool{stage}")]
-    return Network(name, tuple(layers), **{"initialization": "he", **conventions})
+    return Network(name, tuple(layers), pooling=pooling, activation=activation, initialization="he")
 
 
 SMALL = small_network("small")
