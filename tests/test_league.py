@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from randviz.host.images import crop_square, load_image, resize_image
 from randviz.host.quality import compare_images
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.small import VARIANTS
+from randviz.networks.weights import random_weights
 from randviz.types import UserError
 
 RNG = np.random.default_rng(11)
@@ -82,7 +84,7 @@ def test_variants_differ_from_the_small_network_in_one_thing():
     small, *others = VARIANTS
     assert len({network.name for network in VARIANTS}) == len(VARIANTS)
     for network in others:
-        conventions = ("pooling", "activation")
+        conventions = ("pooling", "activation", "padding_mode")
         changed = [name for name in conventions if getattr(network, name) != getattr(small, name)]
         assert len(changed) + (network.layers != small.layers) == 1, network.name
 
@@ -109,6 +111,7 @@ def finished(tmp_path_factory):
         f"--network=small_narrow,{folder / 'mine.py'}:Mine",
         "--image=chelsea,coffee",
         "--texture_image=brick",
+        "--style_image=starry_night",
         *("--num_networks=2", "--image_size=32", "--num_features=512", "--num_steps=3"),
         f"--out_dir={folder / 'out'}",
     ]
@@ -119,16 +122,16 @@ def finished(tmp_path_factory):
 def test_every_architecture_is_measured_and_tabled(finished):
     folder, _ = finished
     records = [json.loads(line) for line in (folder / "records.jsonl").open()]
-    # Of each: its cost; of each of two networks features, two pictures, one texture.
-    assert len(records) == 2 * (1 + 2 * (1 + 2 + 1))
+    # Of each: its cost; of each of two networks features, two pictures, one texture, one painting.
+    assert len(records) == 2 * (1 + 2 * (1 + 2 + 1 + 1))
     parts = {(r["trial"]["network"], r["trial"]["part"]) for r in records}
-    assert len(parts) == 2 * 4
+    assert len(parts) == 2 * 5
     assert len({r["distance"] for r in records if "distance" in r}) == 2 * 2 * 2
     table = (folder / "league.md").read_text()
     for name in ("small_narrow", "Mine"):
         assert f"| {name} |" in table
     assert (folder / "places.png").exists() and (folder / "panel.jpg").exists()
-    assert len(list((folder / "pictures").glob("*.png"))) == 2 * 2 * 3
+    assert len(list((folder / "pictures").glob("*.png"))) == 2 * 2 * 4
 
 
 def test_a_finished_league_measures_nothing(finished, capsys):
@@ -168,19 +171,78 @@ def test_what_cannot_compete_is_said(words, said, capsys, tmp_path):
     assert said in capsys.readouterr().err
 
 
-def test_claims_turn_with_their_networks():
-    def records(factor):
-        return [
-            {
-                "trial": {"network": name, "draw": draw, "part": "inversion", "image": image},
-                "distance": 10.0 * (1.0 if name == "small" else factor) * np.exp(noise),
-            }
-            for name in ("small", "small_kernel5")
-            for image in "abcdefghij"
-            for draw, noise in enumerate(RNG.normal(0, 0.01, size=2))
-        ]
+def make_records(part, names, measure, value, images="abcdefghij", draws=2):
+    return [
+        {
+            "trial": {"network": name, "draw": draw, "part": part, "image": image},
+            measure: value(name) * np.exp(RNG.normal(0, 0.01)),
+        }
+        for name in names
+        for image in images
+        for draw in range(draws)
+    ]
 
+
+def find_claim(records, words):
+    [claim] = [c for c in league.judge(Settings(), records) if words in c.statement]
+    return claim
+
+
+def test_claims_turn_with_their_networks():
     for factor, verdict in ((1.3, "supported"), (1 / 1.3, "contradicted")):
-        first, *rest = league.judge(Settings(), records(factor))
-        assert (first.verdict, first.n) == (verdict, 12)
-        assert {claim.verdict for claim in rest} == {"not run"}
+        records = make_records(
+            "inversion",
+            ("small", "small_kernel5"),
+            "distance",
+            lambda name, factor=factor: 10.0 * (1.0 if name == "small" else factor),
+        )
+        for record in records:
+            record["spikes"] = 0.0
+        claim = find_claim(records, "5×5")
+        assert (claim.verdict, claim.n) == (verdict, 12)
+        assert {c.verdict for c in league.judge(Settings(), records)} == {verdict, "not run"}
+
+
+def test_residual_networks_are_compared_at_three_depths():
+    names = [f"resnet{depth}{end}" for depth in (18, 34, 50) for end in ("", "_plain")]
+    records = make_records(
+        "texture", names, "contour_distance", lambda name: 1.0 if "plain" in name else 1.5
+    )
+    claim = find_claim(records, "worse textures")
+    assert claim.verdict == "supported"
+    assert claim.effect == pytest.approx(-math.log(1.5), abs=0.02)
+    # Of two depths there is no answer.
+    two = [record for record in records if "50" not in record["trial"]["network"]]
+    assert find_claim(two, "worse textures").verdict == "not run"
+
+
+def test_the_trained_network_stands_for_all_draws():
+    records = make_records("texture", ["pooled_bank"], "contour_distance", lambda name: 1.1)
+    records += make_records(
+        "texture", [league.TRAINED_VGG19], "contour_distance", lambda name: 1.0, draws=1
+    )
+    claim = find_claim(records, "rivals the trained")
+    assert (claim.verdict, claim.n) == ("supported", 12)
+
+
+def test_a_softmax_of_features_is_a_distribution():
+    network = NETWORKS["small_narrowest"]
+    extractor = network.bind(random_weights(jax.random.key(0), network, last_layer="pool2"))
+    image, layers = RNG.uniform(size=(16, 24, 3)).astype(np.float32), ("conv1_1", "pool2")
+    smoothed = league.smooth(extractor, layers, image)
+    raw = extractor(image, layers)
+    for layer, maps in smoothed(image, layers).items():
+        assert maps.shape == raw[layer].shape
+        assert float(maps.mean()) == pytest.approx(1.0, rel=1e-5)
+        expected = np.exp(np.asarray(raw[layer], float) / np.std(np.asarray(raw[layer], float)))
+        np.testing.assert_allclose(maps, expected / expected.mean(), rtol=1e-4)
+    # Its gradient is one of the image.
+    loss = lambda x: smoothed(x, layers)["pool2"].max()
+    assert np.isfinite(np.asarray(jax.grad(loss)(image))).all()
+
+
+def test_spikes_are_lone_pixels():
+    image = np.full((20, 30, 3), 0.4)
+    assert league.measure_spikes(image) == 0.0
+    image[3, 4], image[10:, :] = 1.0, 0.9  # a spike, and an edge, which is none
+    assert league.measure_spikes(image) == pytest.approx(1 / 600)

@@ -4,8 +4,9 @@ Claim: random weights may lead to a way to compare network architectures without
 of 3×3 and average pooling let representations be inverted better.
 Expect: league.md, a row for each architecture with its places, ties shown as ties; places.png; and
 panel.jpg. Each architecture is inverted from the layer that has nearest to --num_features numbers,
-makes textures from the first layer at each of four resolutions, and its features' rank is measured.
-At laptop scale an hour and a half on two cores.
+makes textures and paintings from the first layer at each resolution, and its features' rank is
+measured. With --trained_weights the trained VGG-19 judges these too, and makes textures itself.
+Whether any of it foretells how well an architecture trains is what the study `prediction` asks.
 
 Usage: randviz league [--network=NAME,my_nets.py:Mine ...] [--flag=value ...]
 
@@ -24,11 +25,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
+import scipy.ndimage
+import skimage.color
 
 from randviz.commands.inputs import PictureSettings, SeedSettings, StepSettings
-from randviz.commands.network_choice import Choice, NetworkSettings, choose_untrained, name_apart
+from randviz.commands.network_choice import (
+    Choice,
+    NetworkSettings,
+    choose_trained,
+    choose_untrained,
+    name_apart,
+)
 from randviz.commands.trials import (
     as_json,
     filter_records,
@@ -39,10 +49,11 @@ from randviz.commands.trials import (
     make_noise,
     picture_path,
 )
-from randviz.descent.descent import advance, init, minimize
+from randviz.descent.descent import advance, compile_steps, init, minimize
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
 from randviz.experiments.figure import PICTURES
 from randviz.experiments.held_out import measure_contour_distance, measure_patch_distance
+from randviz.experiments.painting_judges import PATCH_SIDES, make_judge
 from randviz.experiments.places import Place, find_places
 from randviz.host.baselines import average_blocks
 from randviz.host.charts import format_estimate, format_markdown, save_figure
@@ -52,18 +63,28 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.networks.adapters import from_function
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.extractor import Extractor
 from randviz.networks.modules import ModuleNetwork
-from randviz.networks.network import Network
+from randviz.networks.network import IMAGENET_MEAN, Network
+from randviz.networks.vgg import VGG19
 from randviz.tasks import inversion, texture
 from randviz.tasks.inversion import Inversion
+from randviz.tasks.style import STYLE_LAYERS, Style
 from randviz.tasks.texture import Texture
-from randviz.types import Image, UserError
+from randviz.types import Array, Features, Image, UserError
 
 # All but those of a single layer that keeps every position: too many numbers to be compared.
 COMPETITORS = tuple(name for name in NETWORKS if name not in ("filter_bank", "random_filters"))
 _RESOLUTIONS = 4  # of texture layers
+# Of style layers, and which of them the content is compared at.
+_STYLE_RESOLUTIONS, _CONTENT = 5, 1
+TRAINED_VGG19 = "trained_vgg19"
+# Of these the features are also smoothed before they are compared.
+SMOOTHED = ("resnet18", "resnet34", "resnet50")
+_PLAIN = tuple(f"{name}_plain" for name in SMOOTHED)
+_SPIKE = 0.2
 # A layer with more than so many times the numbers wanted, or fewer, is another comparison.
 _FARTHEST = 4.0
 # Score: how it is called, the part it is measured in, and whether more is better.
@@ -72,6 +93,8 @@ SCORES = {
     "distance": ("distance, grey levels", "inversion", False),
     "contour_distance": ("texture: distance of contours", "texture", False),
     "patch_distance": ("texture: distance of patches", "texture", False),
+    "style_distance": ("style: distance of patches, the photograph's 1", "style", False),
+    "trained_distance": ("texture: distance in the trained VGG-19", "texture", False),
     "rank": ("effective rank of features / channels", "features", True),
 }
 
@@ -88,6 +111,13 @@ class Settings(SeedSettings, PictureSettings, StepSettings):
     texture_image: tuple[str, ...] = setting(
         ("brick", "coins", "gravel", "starry_night", "great_wave", "the_scream"),
         "The textures made: paths or samples.",
+    )
+    style_image: tuple[str, ...] = setting(
+        ("starry_night", "the_scream", "great_wave", "composition_vii"),
+        "The paintings: paths or samples; the first is the style of the first picture, and so on.",
+    )
+    trained_weights: str = setting(
+        "", "A file of VGG-19's trained weights, of any kind that randviz invert takes."
     )
     num_networks: int = setting(3, "Random networks of each architecture.", lower_bound=1)
     num_features: int = setting(
@@ -122,8 +152,10 @@ def choose_architectures(settings: Settings) -> dict[str, Choice]:
 
 
 def list_trials(settings: Settings) -> list[Trial]:
-    """Architecture by architecture: its cost, and of each network features, pictures, textures."""
-    pictures, textures = (load_pictures(settings, flag) for flag in ("image", "texture_image"))
+    """Architecture by architecture: its cost, and of each network features and all pictures."""
+    pictures, textures, styles = (
+        load_pictures(settings, flag) for flag in ("image", "texture_image", "style_image")
+    )
     trials: list[Trial] = []
     for name in choose_architectures(settings):
         find_layer(settings, name)
@@ -133,6 +165,12 @@ def list_trials(settings: Settings) -> list[Trial]:
             trials.append({**place, "part": "features"})
             trials += [{**place, "part": "inversion", "image": image} for image in pictures]
             trials += [{**place, "part": "texture", "image": image} for image in textures]
+            trials += [{**place, "part": "style", "image": image} for image in styles]
+            if name in SMOOTHED:
+                trials += [{**place, "part": "smoothed", "image": image} for image in textures]
+    if settings.trained_weights:
+        place = {"network": TRAINED_VGG19, "draw": 0, "part": "texture"}
+        trials += [{**place, "image": image} for image in textures]
     return trials
 
 
@@ -141,7 +179,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     return {
         "pictures": {
             f"{flag} {name}": picture.metadata["sha256"]
-            for flag in ("image", "texture_image")
+            for flag in ("image", "texture_image", "style_image")
             for name, picture in load_pictures(settings, flag).items()
         },
         "networks": {
@@ -150,8 +188,8 @@ def describe(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _list_layers(network: Network | ModuleNetwork) -> tuple[str, ...]:
-    """The layers that take pictures of any size."""
+def list_layers(network: Network | ModuleNetwork) -> tuple[str, ...]:
+    """The layers that take pictures of any size, in forward order."""
     names = network.layer_names[1:]
     if isinstance(network, Network):
         last = network.canonical_name(network.last_convolutional())
@@ -169,7 +207,7 @@ def find_layer(settings: Settings, name: str) -> str:
     network = choose_architectures(settings)[name].network
     shape = next(iter(load_pictures(settings, "image").values())).image.shape
     wanted = settings.num_features or math.prod(shape) // 6
-    shapes = network.feature_shapes(shape, _list_layers(network))
+    shapes = network.feature_shapes(shape, list_layers(network))
     # Of a picture that is too small for a layer nothing is left there.
     sizes = {layer: math.prod(found) for layer, found in shapes.items() if min(found) > 0}
     far = {layer: abs(math.log(size / wanted)) for layer, size in sizes.items()}
@@ -182,18 +220,30 @@ def find_layer(settings: Settings, name: str) -> str:
     return layers[-1]
 
 
+@functools.cache
+def _load_trained(settings: Settings) -> Choice:
+    return choose_trained(NetworkSettings(trained_weights=settings.trained_weights))
+
+
 @functools.lru_cache(maxsize=4)
 def bind(settings: Settings, name: str, draw: int) -> Extractor:
-    """One random network of an architecture."""
+    """One random network of an architecture, or the trained one."""
+    if name == TRAINED_VGG19:
+        found = _load_trained(settings).with_offset(IMAGENET_MEAN)
+        return found.network.bind(found.sample(STYLE_LAYERS[-1]))
     seed = settings.seed + draw
     choice = choose_untrained(
         NetworkSettings(network=_find_source(settings, name), seed=seed)
     ).with_offset(inversion.INPUT_OFFSET)
-    return choice.network.bind(choice.sample(_list_layers(choice.network)[-1]))
+    return choice.network.bind(choice.sample(list_layers(choice.network)[-1]))
 
 
 def _find_source(settings: Settings, name: str) -> str:
     return dict(zip(choose_architectures(settings), settings.network, strict=True))[name]
+
+
+def _find_network(settings: Settings, name: str) -> Network | ModuleNetwork:
+    return VGG19 if name == TRAINED_VGG19 else choose_architectures(settings)[name].network
 
 
 def measure(settings: Settings, trial: Trial) -> Record:
@@ -203,27 +253,31 @@ def measure(settings: Settings, trial: Trial) -> Record:
         "features": _measure_features,
         "inversion": _measure_inversion,
         "texture": _measure_texture,
+        "smoothed": _measure_texture,
+        "style": _measure_style,
     }
     return as_json(parts[trial["part"]](settings, trial))
 
 
 def _measure_cost(settings: Settings, trial: Trial) -> Record:
-    """Weights, and what a step of the inversion takes."""
+    """Weights, and what a step of the inversion takes: time, and memory beside the weights."""
     name = trial["network"]
     picture = next(iter(load_pictures(settings, "image").values())).image
     objective = Inversion(find_layer(settings, name)).of(bind(settings, name, 0), picture)
     start = make_noise(settings, picture, inversion.NOISE_STD)
     state, _ = advance(objective, init(objective, start, num_steps=20), num_steps=2)
+    plan = compile_steps(objective, state).memory_analysis()
     began = time.perf_counter()
     jax.block_until_ready(advance(objective, state, num_steps=8))
     seconds = (time.perf_counter() - began) / 8
-    network = choose_architectures(settings)[name].network
+    network = _find_network(settings, name)
     layer = find_layer(settings, name)
     weights = jax.tree.leaves(getattr(bind(settings, name, 0), "params", {}))
     return {
         "num_features": math.prod(network.feature_shape(picture.shape, layer)),
         "num_weights": sum(leaf.size for leaf in weights),
         "seconds_per_step": seconds,
+        "memory": plan.temp_size_in_bytes,
     }
 
 
@@ -271,32 +325,107 @@ def _measure_inversion(settings: Settings, trial: Trial) -> Record:
     result = minimize(objective, start, num_steps=settings.num_steps)
     save_image(picture_path(settings.out_dir, trial), result.image)
     found = compare_images(result.image, picture)
-    network = choose_architectures(settings)[name].network
-    shape = network.feature_shape(picture.shape, find_layer(settings, name))
+    shape = _find_network(settings, name).feature_shape(picture.shape, find_layer(settings, name))
     blocks = compare_images(average_blocks(picture, math.prod(shape)), picture)
-    return {**found, "gain": found["psnr"] - blocks["psnr"]}
+    return {
+        **found,
+        "gain": found["psnr"] - blocks["psnr"],
+        "spikes": measure_spikes(result.image),
+    }
+
+
+def measure_spikes(image: Image) -> float:
+    """The share of pixels that stand out: grey is more than a fifth off the median around them.
+
+    Args:
+      image: [H, W, 3], clipped to [0, 1] here; medians are of 3×3 pixels.
+    """
+    grey = skimage.color.rgb2gray(np.clip(np.asarray(image, float), 0, 1))
+    return float(np.mean(np.abs(grey - scipy.ndimage.median_filter(grey, 3)) > _SPIKE))
 
 
 def _measure_texture(settings: Settings, trial: Trial) -> Record:
     source = load_pictures(settings, "texture_image")[trial["image"]].image
     extractor = bind(settings, trial["network"], trial["draw"])
-    network = choose_architectures(settings)[trial["network"]].network
-    task = Texture(network.scale_layers[:_RESOLUTIONS])
+    layers = _find_network(settings, trial["network"]).scale_layers[:_RESOLUTIONS]
+    if trial["part"] == "smoothed":
+        extractor = smooth(extractor, layers, source)
     start = make_noise(settings, source, texture.NOISE_STD)
-    result = minimize(task.of(extractor, source), start, num_steps=settings.num_steps)
+    result = minimize(Texture(layers).of(extractor, source), start, num_steps=settings.num_steps)
     save_image(picture_path(settings.out_dir, trial), result.image)
     return {
         "patch_distance": measure_patch_distance(result.image, source),
         "contour_distance": measure_contour_distance(result.image, source),
+        **_ask_trained(settings, start, source, result.image),
+    }
+
+
+def smooth(extractor: Extractor, layers: Sequence[str], image: Image) -> Extractor:
+    """What compares features after a softmax.
+
+    Args:
+      extractor: any.
+      layers: its layers.
+      image: [H, W, 3], whose features have the deviation 1 before the softmax.
+
+    Returns:
+      An extractor of these layers: exp(f / s) of each feature f, over the mean of exp(f / s) of all
+      features of the layer, s the deviation of the image's.
+
+    References:
+      Wang, Li, Vasconcelos (2021), "Rethinking and improving the robustness of image style
+      transfer", section 4. Differs: s, since random weights have no scale of their own.
+    """
+    found = extractor.for_one_evaluation()(image, layers)
+    return from_function(_smooth, (extractor, {name: jnp.std(x) for name, x in found.items()}))
+
+
+def _smooth(params: tuple[Extractor, dict[str, Array]], image: Image) -> Features:
+    extractor, deviations = params
+    features = extractor(image, tuple(deviations))
+    return {
+        name: jax.nn.softmax(maps / deviations[name], axis=(0, 1, 2)) * maps.size
+        for name, maps in features.items()
+    }
+
+
+def _measure_style(settings: Settings, trial: Trial) -> Record:
+    styles = load_pictures(settings, "style_image")
+    painting = styles[trial["image"]].image
+    pictures = [picture.image for picture in load_pictures(settings, "image").values()]
+    content = pictures[list(styles).index(trial["image"]) % len(pictures)]
+    layers = _find_network(settings, trial["network"]).scale_layers[:_STYLE_RESOLUTIONS]
+    task = Style(content_layers=layers[: _CONTENT + 1][-1], style_layers=layers)
+    extractor = bind(settings, trial["network"], trial["draw"])
+    objective = task.of(extractor, content, painting)
+    result = minimize(objective, content, num_steps=settings.num_steps)
+    save_image(picture_path(settings.out_dir, trial), result.image)
+    found = make_judge(content, painting)(result.image)
+    patches = [found[f"patches_{side}"] for side in PATCH_SIDES]
+    return {
+        "style_distance": math.exp(np.mean(np.log(patches))),
+        "edges": found["edges"],
+        **_ask_trained(settings, content, painting, result.image),
+    }
+
+
+def _ask_trained(settings: Settings, start: Image, source: Image, image: Image) -> Record:
+    """The distance of the trained VGG-19's Gram matrices, 1 for the start; nothing without it."""
+    if not settings.trained_weights:
+        return {}
+    judge = make_judge(start, source, bind(settings, TRAINED_VGG19, 0).for_one_evaluation())
+    return {
+        "trained_distance": judge(image)["gram"],
+        "weights_sha256": _load_trained(settings).metadata["sha256"],
     }
 
 
 def workload(settings: Settings) -> Workload:
     """The inversion through the architecture with the most layers; all others are less."""
     names = choose_architectures(settings)
-    deepest = max(names, key=lambda name: len(_list_layers(names[name].network)))
+    deepest = max(names, key=lambda name: len(list_layers(names[name].network)))
     picture = next(iter(load_pictures(settings, "image").values())).image
-    count = sum(trial["part"] in ("inversion", "texture") for trial in list_trials(settings))
+    count = sum(trial["part"] not in ("cost", "features") for trial in list_trials(settings))
     task = Inversion(find_layer(settings, deepest))
     make = functools.partial(task.of, bind(settings, deepest, 0), picture)
     start = make_noise(settings, picture, inversion.NOISE_STD)
@@ -316,7 +445,7 @@ def tabulate_scores(records: Sequence[Record], score: str) -> dict[str, np.ndarr
     _, part, is_better = SCORES[score]
     found = filter_records(records, part=part)
     sign = 1.0 if is_better else -1.0
-    take = lambda record: None if record[score] is None else sign * record[score]
+    take = lambda record: None if record.get(score) is None else sign * record[score]
     tables = {}
     for name in list_values_of(found, "network"):
         own = filter_records(found, network=name)
@@ -329,8 +458,9 @@ def tabulate_scores(records: Sequence[Record], score: str) -> dict[str, np.ndarr
 
 
 def find_all_places(records: Sequence[Record]) -> dict[str, dict[str, Place]]:
-    """The places by each score: {score: {architecture: place}}."""
-    return {score: find_places(tabulate_scores(records, score)) for score in SCORES}
+    """The places by each score that was measured: {score: {architecture: place}}."""
+    tables = {score: tabulate_scores(records, score) for score in SCORES}
+    return {score: find_places(table) for score, table in tables.items() if table}
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
@@ -348,17 +478,18 @@ def _format_league(
 ) -> str:
     order = list(places["gain"])
     header = ["place", "architecture", "layer"]
-    header += [words for words, _, _ in SCORES.values()]
-    header += ["log₁₀ condition", "numbers", "weights", "ms a step"]
+    header += [SCORES[score][0] for score in places]
+    header += ["log₁₀ condition", "numbers", "weights", "ms a step", "MB"]
     lines = []
     for name in order:
         line: list[Any] = [places["gain"][name], name, find_layer(settings, name)]
-        for score, (_, _, is_better) in SCORES.items():
-            place = places[score].get(name)
+        for score, found in places.items():
+            place = found.get(name)
             if place is None:
                 line.append("")
                 continue
             value, low, high, n = place.score
+            is_better = SCORES[score][2]
             shown = place.score if is_better else type(place.score)(-value, -high, -low, n)
             line.append(f"{format_estimate(shown, '.2f')} ({place})")
         conditions = [
@@ -372,9 +503,10 @@ def _format_league(
                 cost["num_features"],
                 cost["num_weights"],
                 f"{1000 * cost['seconds_per_step']:.0f}",
+                f"{cost['memory'] / 1e6:.0f}",
             ]
             if cost
-            else [""] * 3
+            else [""] * 4
         )
         lines.append(line)
     said = (
@@ -389,15 +521,17 @@ def _draw_places(places: dict[str, dict[str, Place]]) -> matplotlib.figure.Figur
     """For each score a column: places of each architecture as a bar, its mean's place a dot."""
     order = list(places["gain"])
     figure = matplotlib.figure.Figure(
-        figsize=(3 + 2.4 * len(SCORES), 1.2 + 0.26 * len(order)), layout="constrained"
+        figsize=(3 + 2.4 * len(places), 1.2 + 0.26 * len(order)), layout="constrained"
     )
-    panels = figure.subplots(1, len(SCORES), sharey=True, squeeze=False)[0]
-    for (score, (words, _, _)), panel in zip(SCORES.items(), panels, strict=True):
-        for rank, (name, place) in enumerate(places[score].items(), 1):
+    panels = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
+    for (score, found), panel in zip(places.items(), panels, strict=True):
+        for rank, (name, place) in enumerate(found.items(), 1):
             row = order.index(name)
             panel.plot([place.low, place.high], [row, row], color="C0", lw=4, alpha=0.35)
             panel.plot(rank, row, "o", color="C0", ms=4)
-        panel.set_title(words.replace(": ", "\n").replace(" above", "\nabove"), fontsize=9)
+        panel.set_title(
+            SCORES[score][0].replace(": ", "\n").replace(" above", "\nabove"), fontsize=9
+        )
         panel.set_xlabel("place")
         panel.grid(axis="y", alpha=0.3)
     panels[0].set_yticks(range(len(order)), order)
@@ -412,10 +546,15 @@ def _draw_panel(
     folder: pathlib.Path,
 ) -> Image:
     """A row for each architecture: the first pictures and textures, of its first network."""
-    pictures, textures = (load_pictures(settings, flag) for flag in ("image", "texture_image"))
-    columns = [("inversion", image) for image in list(pictures)[:3]]
-    columns += [("texture", image) for image in list(textures)[:3]]
-    sources = {"inversion": pictures, "texture": textures}
+    sources = {
+        part: load_pictures(settings, flag)
+        for part, flag in (
+            ("inversion", "image"),
+            ("texture", "texture_image"),
+            ("style", "style_image"),
+        )
+    }
+    columns = [(part, image) for part, found in sources.items() for image in list(found)[:3]]
     rows = [[sources[part][image].image for part, image in columns]]
     captions: list[list[str | None]] = [[None] * len(columns)]
     for name in places["gain"]:
@@ -437,39 +576,110 @@ def _draw_panel(
 def _describe(record: Record) -> str:
     if record["trial"]["part"] == "inversion":
         return f"{record['gain']:+.1f} dB"
+    if record["trial"]["part"] == "style":
+        return f"patches {record['style_distance']:.2f}"
     return f"contours {record['contour_distance']:.2f}"
 
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
-    """The paper's explanation of figure 1, each as one thing changed in a small network."""
-    scores = tabulate_scores(records, "distance")
-    distances = {name: -table for name, table in scores.items()}
+    """The paper's explanation of figure 1, and what others found, one thing changed in each."""
 
-    def compare(first: str, second: str) -> np.ndarray:
-        if first not in distances or second not in distances:
+    def compare(
+        value: Callable[[float], float], measure: str, first: Trial, second: Trial
+    ) -> np.ndarray:
+        """value(measure) of one less that of another, [pictures, networks]; of none, [0]."""
+        tables = [
+            tabulate(
+                filter_records(records, **place),
+                ("image", "draw"),
+                measure=lambda record: value(record[measure]),
+            )
+            for place in (first, second)
+        ]
+        if not all(table.size for table in tables) or len(tables[0]) != len(tables[1]):
             return np.empty(0)
-        return np.log(distances[first]) - np.log(distances[second])
+        # Of the trained network there is one.
+        return tables[0] - tables[1]
 
-    asked = (
-        ("with 3×3 kernels than with 5×5", "small_kernel5"),
-        ("with 3×3 kernels than with 7×7", "small_kernel7"),
-        ("with average pooling than with maximum pooling", "small_max"),
-        ("with average pooling than with strides", "small_stride"),
-        ("without skip connections than with them", "small_skip"),
-        ("without normalisation than with it", "small_normalized"),
+    def average(pairs: Sequence[tuple[Trial, Trial]]) -> np.ndarray:
+        found = [compare(math.log, "contour_distance", *pair) for pair in pairs]
+        return np.mean(found, axis=0) if len({table.shape for table in found}) == 1 else np.empty(0)
+
+    def place(part: str, names: Sequence[str]) -> list[Trial]:
+        return [{"part": part, "network": name} for name in names]
+
+    small, *others = place("inversion", ("small", "small_kernel5", "small_kernel7", "small_max"))
+    words = ("with 3×3 kernels than with 5×5", "with 3×3 kernels than with 7×7")
+    words += ("with average pooling than with maximum pooling",)
+    further = ("small_stride", "small_skip", "small_normalized")
+    words += ("with average pooling than with strides", "without skip connections than with them")
+    words += ("without normalisation than with it",)
+    distances = "log(distance of the first / of the second), about as many numbers"
+    asked = [
+        (
+            f"A small random network is inverted better {better}.",
+            compare(math.log, "distance", small, other),
+            distances,
+            ("small", other["network"]),
+        )
+        for better, other in zip(words, [*others, *place("inversion", further)], strict=True)
+    ]
+    spikes = "share of pixels that are spikes in the first less in the second"
+    asked += [
+        (
+            f"Inverting a small random network gives fewer spikes {fewer}.",
+            compare(float, "spikes", small, other),
+            spikes,
+            ("small", other["network"]),
+        )
+        for fewer, other in zip(words[1:3], others[1:], strict=True)
+    ]
+    residual, plain = (place("texture", names) for names in (SMOOTHED, _PLAIN))
+    smoothed = place("smoothed", SMOOTHED)
+    [bank], [vgg19], [trained] = (
+        place("texture", [name]) for name in ("pooled_bank", "vgg19", TRAINED_VGG19)
     )
+    contours = "log(distance of contours of the first / of the second)"
+    asked += [
+        (
+            "Random residual networks make worse textures than the same without skip connections.",
+            average([*zip(plain, residual, strict=True)]),
+            f"{contours}, mean of three depths",
+            ("plain", "residual"),
+        ),
+        (
+            "A softmax of their features mends the textures of random residual networks.",
+            average([*zip(smoothed, residual, strict=True)]),
+            f"{contours}, mean of three depths",
+            ("with a softmax", "without"),
+        ),
+        (
+            "One layer of random filters of many sizes makes better textures than a random VGG-19.",
+            compare(math.log, "contour_distance", bank, vgg19),
+            contours,
+            ("pooled_bank", "vgg19"),
+        ),
+    ]
     sentences = [
         Sentence(
-            f"A small random network is inverted better {words}.",
-            compare("small", other),
+            statement,
+            values,
             units="pictures and networks",
-            measure="log(distance of the first / of the second), about as many numbers",
-            groups=("small", other),
+            measure=measure,
+            groups=groups,
             below=0.0,
         )
-        for words, other in asked
+        for statement, values, measure, groups in asked
     ]
-    return judge_together("league", sentences)
+    rivals = Sentence(
+        "One layer of random filters of many sizes rivals the trained VGG-19 for textures.",
+        compare(math.log, "contour_distance", bank, trained),
+        units="textures and networks",
+        measure=f"{contours}; rivals: at most a quarter more",
+        groups=("pooled_bank", TRAINED_VGG19),
+        below=math.log(1.25),
+    )
+    return judge_together("league", [*sentences, rivals])
 
 
 main: Callable[[Sequence[str]], int] = functools.partial(run_module, sys.modules[__name__])

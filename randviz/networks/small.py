@@ -16,6 +16,7 @@ def small_network(
     skip: bool = False,
     pooling: str = "avg",
     activation: str = "relu",
+    padding_mode: str = "zero",
 ) -> Network:
     """A network of four stages, each of convolutions and a pooling layer.
 
@@ -27,7 +28,7 @@ def small_network(
       normalized: whether features are normalised after each convolution.
       skip: whether a skip connection goes around the convolutions of a stage after its first, of
         which there is one at least then.
-      pooling, activation: as in `Network`.
+      pooling, activation, padding_mode: as in `Network`.
 
     Returns:
       A network with layers `conv1_1`, ..., `pool1`, `conv2_1`, ..., `pool4`.
@@ -52,23 +53,35 @@ def small_network(
             first, *rest = steps
             steps = [first, Block(f"block{stage}", tuple(rest))]
         layers += [*steps, Pool(f"pool{stage}")]
-    return Network(name, tuple(layers), pooling=pooling, activation=activation, initialization="he")
+    return Network(
+        name,
+        tuple(layers),
+        pooling=pooling,
+        activation=activation,
+        padding_mode=padding_mode,
+        initialization="he",
+    )
 
 
 SMALL = small_network("small")
 VARIANTS = (
     SMALL,
+    small_network("small_kernel1", kernel_size=1),
     small_network("small_kernel5", kernel_size=5),
     small_network("small_kernel7", kernel_size=7),
     small_network("small_max", pooling="max"),
     small_network("small_stride", pooling="stride"),
+    small_network("small_narrowest", width=4),
     small_network("small_narrow", width=8),
     small_network("small_wide", width=32),
     small_network("small_shallow", depth=1),
     small_network("small_deep", depth=3),
+    small_network("small_deeper", depth=4),
+    small_network("small_leaky_relu", activation="leaky_relu"),
     small_network("small_elu", activation="elu"),
     small_network("small_gelu", activation="gelu"),
     small_network("small_linear", activation="none"),
     small_network("small_normalized", normalized=True),
     small_network("small_skip", skip=True),
+    small_network("small_reflect", padding_mode="reflect"),
 )

@@ -1,0 +1,251 @@
+"""Whether untrained scores foretell accuracy: the data set, the training, proxies, correlations."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from randviz.experiments import prediction
+from randviz.experiments.classification import (
+    Crops,
+    make_crops,
+    prepare_network,
+    train_classifier,
+)
+from randviz.experiments.league import list_layers
+from randviz.experiments.prediction import KNOWN, PUBLISHED, correlate
+from randviz.experiments.proxies import (
+    count_operations,
+    count_weights,
+    measure_naswot,
+    measure_synflow,
+)
+from randviz.networks.catalog import NETWORKS
+from randviz.networks.weights import random_weights
+from randviz.search.intervals import estimate
+
+RNG = np.random.default_rng(29)
+
+
+def draw(name, seed=0):
+    network = prepare_network(NETWORKS[name])
+    layer = list_layers(network)[-1]
+    return network, random_weights(jax.random.key(seed), network, last_layer=layer), layer
+
+
+def test_crops_to_test_on_come_from_elsewhere():
+    # A ramp: what a crop shows says where it is from. Brightness is standardised, order is kept.
+    ramp = np.linspace(0, 1, 200)[None, :, None] * np.ones((100, 1, 3))
+    noisy = np.clip(ramp + RNG.uniform(0, 0.3, ramp.shape), 0, 1)
+    train, test = (make_crops([noisy, ramp], 12, test=test) for test in (False, True))
+    for crops in (train, test):
+        assert crops.images.shape == (24, 24, 24) and list(np.bincount(crops.labels)) == [12, 12]
+        np.testing.assert_allclose(crops.images.mean((1, 2)), 0.5, atol=0.02)
+        np.testing.assert_allclose(crops.images.std((1, 2)), 0.2, atol=0.02)
+    # The left of a picture that is black on the right is all that training sees, and none of it
+    # is what the test sees.
+    split = np.where(np.arange(200)[None, :, None] < 125, noisy, 0.0)
+    assert make_crops([split], 4, test=False).images.std() > 0.19
+    assert make_crops([split], 4, test=True).images.std() == 0.0
+
+
+@pytest.fixture(scope="module")
+def stripes():
+    """Two classes that no linear classifier of pixels tells apart: fine stripes and coarse ones."""
+
+    def make(count, seed):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % 2
+        places = np.arange(24)[None, None, :] + rng.uniform(0, 24, (count, 1, 1))
+        waves = 0.5 + 0.25 * np.sin(2 * np.pi * places / np.where(labels, 4, 12)[:, None, None])
+        images = np.broadcast_to(waves, (count, 24, 24))
+        return Crops(images.astype(np.float32), labels.astype(np.int32))
+
+    return make(64, 1), make(32, 2)
+
+
+def test_training_learns_what_pixels_do_not_tell(stripes):
+    train, test = stripes
+    key = jax.random.key(3)
+    network, params, layer = draw("small_narrowest")
+    options = {"train": train, "test": test, "num_steps": 30}
+    found = train_classifier(key, network, params, layer, **options)
+    assert found["accuracy"] > 0.9 and found["train_loss"] < 0.5
+    again = train_classifier(key, network, params, layer, **options)
+    assert again == found
+    pixels = train_classifier(key, None, (), "", **options)
+    assert pixels["accuracy"] < 0.8
+
+
+def test_shuffled_labels_are_not_learned(stripes):
+    train, test = stripes
+    network, params, layer = draw("small_narrowest")
+    shuffled = train._replace(labels=RNG.permutation(train.labels))
+    found = train_classifier(
+        jax.random.key(3), network, params, layer, shuffled, test, num_steps=30
+    )
+    assert found["accuracy"] < 0.8
+
+
+def test_naswot_is_that_of_its_codes():
+    network, params, _ = draw("small_narrowest")
+    images = RNG.uniform(size=(5, 24, 24)).astype(np.float32)
+    layers = ("conv1_1", "conv2_1")
+    codes = []
+    for image in images:
+        features = network.bind(params)(np.repeat(image[..., None], 3, 2), layers)
+        codes.append(np.concatenate([np.asarray(features[name]).ravel() > 0 for name in layers]))
+    agree = np.array([[np.mean(a == b) for b in codes] for a in codes])
+    expected = math.log(np.linalg.det(agree))
+    assert measure_naswot(network, params, layers, images) == pytest.approx(expected, rel=1e-4)
+    assert measure_naswot(network, params, layers, images[[0, 0, 1]]) == -math.inf
+
+
+def test_synflow_is_that_of_absolute_weights():
+    """R is linear in each layer's weights where they are not negative: Σ θ ∂R/∂θ is R each time."""
+    network, params, _ = draw("small_narrowest")
+    extractor = network.bind(jax.tree.map(abs, params))
+    bare = extractor.network.__class__(
+        "bare", network.layers, input_offset=0.0, input_scale=1 / 255
+    ).bind(extractor.params)
+    total = float(bare(np.ones((16, 16, 3), np.float32), "conv2_1")["conv2_1"].sum())
+    found = measure_synflow(network, params, "conv2_1", 16)
+    assert found == pytest.approx(math.log(3 * total), rel=1e-4)  # of three layers
+
+
+def test_synflow_leaves_normalisation_out():
+    plain, params, layer = draw("small")
+    normalized, _, last = draw("small_normalized")
+    assert measure_synflow(normalized, params, last, 24) == pytest.approx(
+        measure_synflow(plain, params, layer, 24), rel=1e-5
+    )
+
+
+def test_operations_and_weights_are_counted():
+    network, params, _ = draw("small_narrowest")
+    # Two 3×3 convolutions of 4 channels: twice as many operations as products.
+    products = 16 * 16 * 9 * (3 * 4 + 4 * 4)
+    found = count_operations(network, params, "conv1_2", (16, 16, 3))
+    assert 1.8 * products < found < 2.6 * products  # edges are not counted, activations are
+    assert count_weights({"a": np.ones((3, 4)), "b": {"c": np.ones(5)}}) == 17
+
+
+def make_scores(gains):
+    """Records of a league whose inversions have these gains."""
+    return [
+        {
+            "trial": {"network": name, "draw": draw, "part": "inversion", "image": image},
+            "gain": gain + RNG.normal(0, 0.05),
+            "distance": 10.0,
+        }
+        for name, gain in gains.items()
+        for draw in range(2)
+        for image in "abc"
+    ]
+
+
+def make_trainings(accuracies):
+    return [
+        {
+            "trial": {"network": name, "draw": draw, "part": "training"},
+            "accuracy": accuracy + RNG.normal(0, 0.002),
+        }
+        for name, accuracy in accuracies.items()
+        for draw in range(3)
+    ]
+
+
+def test_a_planted_correlation_is_found_and_a_shuffled_one_is_not(tmp_path):
+    names = [f"net{k:02d}" for k in range(18)]
+    gains = dict(zip(names, np.linspace(-3, 3, 18), strict=True))
+    planted = {name: 0.5 + 0.05 * gain + RNG.normal(0, 0.02) for name, gain in gains.items()}
+    shuffled = dict(zip(names, RNG.permutation(list(planted.values())), strict=True))
+    (tmp_path / "records.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in make_scores(gains))
+    )
+    settings = prediction.Settings(league=str(tmp_path))
+    for accuracies, verdict in ((planted, "supported"), (shuffled, "inconclusive")):
+        claims = prediction.judge(settings, make_trainings(accuracies))
+        first = next(claim for claim in claims if "inverted" in claim.statement)
+        assert (first.verdict, first.n) == (verdict, 18), first
+        assert {claim.verdict for claim in claims if claim is not first} == {"not run"}
+
+
+def test_intervals_of_correlations_hold_them():
+    """Of a hundred samples of 18 with a rank correlation of 0.6, nine tenths hold it, or about."""
+    held = 0
+    for _ in range(100):
+        # Spearman's of a normal pair with Pearson's r is 6/π asin(r/2).
+        r = 2 * math.sin(0.6 * math.pi / 6)
+        x = RNG.normal(size=18)
+        y = r * x + math.sqrt(1 - r**2) * RNG.normal(size=18)
+        found = estimate(correlate(dict(enumerate(x)), dict(enumerate(y))))
+        held += found.low <= 0.6 <= found.high
+    assert held >= 85  # of 95 %, fewer have a probability of 1 in 10,000
+
+
+def test_what_cannot_be_correlated_is_not():
+    assert correlate({"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1.0, "b": 2.0, "c": 3.0}).size == 0
+    assert (
+        correlate(dict.fromkeys("abcdef", 1.0), {name: k for k, name in enumerate("abcdef")}).size
+        == 0
+    )
+
+
+def test_published_accuracies_are_of_known_networks():
+    assert set(PUBLISHED) <= set(NETWORKS)
+    assert all(50 < accuracy < 80 and source for accuracy, source in PUBLISHED.values())
+    assert len(prediction.gather_accuracies([])[KNOWN]) == len(PUBLISHED) >= 10
+
+
+def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prediction, "PUBLISHED", {"alexnet": PUBLISHED["alexnet"]})
+    league = tmp_path / "league"
+    league.mkdir()
+    names = ("small_narrowest", "small_narrow")
+    (league / "records.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in make_scores(dict.fromkeys(names, 1.0)))
+    )
+    words = [
+        f"--network={','.join(names)}",
+        "--image=chelsea,coffee,brick",
+        *("--num_networks=1", "--num_crops=8", "--num_steps=2"),
+        f"--league={league}",
+        f"--out_dir={tmp_path / 'out'}",
+    ]
+    assert prediction.main(words) == 0
+    records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").open()]
+    assert len(records) == 3 + 3  # with AlexNet, which is not trained; with pixels, which is
+    proxies = {r["trial"]["network"]: r for r in records if r["trial"]["part"] == "proxies"}
+    assert all(math.isfinite(proxies["alexnet"][name]) for name in prediction.PROXIES)
+    table = (tmp_path / "out" / "prediction.md").read_text()
+    assert "| small_narrow |" in table and "| pixels |" in table
+    assert (tmp_path / "out" / "correlations.png").exists()
+    before = (tmp_path / "out" / "records.jsonl").read_text()
+    assert prediction.main(words) == 0
+    assert (tmp_path / "out" / "records.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--league={empty}"], "holds no records.jsonl; run randviz league"),
+        (["--network=small,alexnet"], "alexnet cannot be trained on crops of 24×24 pixels"),
+        (["--network=small,small"], "names none, or one twice"),
+    ],
+)
+def test_what_is_missing_is_said(words, said, capsys, tmp_path):
+    words = [word.format(empty=tmp_path) for word in words]
+    (tmp_path / "league").mkdir()
+    (tmp_path / "league" / "records.jsonl").write_text("")
+    options = [
+        f"--league={tmp_path / 'league'}",
+        "--image=chelsea,coffee",
+        "--num_crops=4",
+        "--num_steps=1",
+        "--num_networks=1",
+    ]
+    assert prediction.main([*options, f"--out_dir={tmp_path / 'out'}", *words]) == 2
+    assert said in capsys.readouterr().err
