@@ -57,7 +57,12 @@ def show_notebook(notebook):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Shows the gallery's table as pictures, each above its command."""
+    """Shows the gallery's table as pictures, each above its command; makes room for tables."""
+    place = pathlib.PurePosixPath(page.file.src_uri)
+    if place.parts[0] == "experiments":
+        page.meta.setdefault("hide", ["toc"])  # tables are wider than what is left beside it
+        if not markdown.startswith("# "):
+            page.meta.setdefault("title", f"{place.parent.name}: {place.stem}")
     if page.file.src_uri != GALLERY:
         return markdown
     head, _, table = markdown.partition("| name |")

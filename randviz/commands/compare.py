@@ -4,7 +4,7 @@ Equal steps from the same starting noise, layer by layer, as in the paper's figu
 trained below, and what each has to beat: block means, as many numbers as the layer has. Distance,
 PSNR and SSIM stand under each picture and in a table. Without trained weights their row says so.
 
-Usage: randviz compare --image=PICTURE --trained_weights=FILE [--flag=value ...]
+Usage: randviz compare --image=PICTURE [--trained_weights=FILE] [--flag=value ...]
 
 Examples:
   randviz compare --image=chelsea --image_size=128 --num_steps=200

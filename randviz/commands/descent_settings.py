@@ -119,7 +119,7 @@ class MethodSettings(DescentSettings):
 
     method: str = setting(
         "filters",
-        "How: by random filters, or as in the paper. filters compares means of random filters'"
+        "How: filters, or paper, which takes a --network. filters compares means of random filters'"
         " responses, drawn anew at each step, coarse to fine; paper the Gram matrices of one"
         " network, and has all flags about networks, layers, statistics and solvers.",
         choices=("filters", "paper"),

@@ -44,14 +44,16 @@ class NetworkSettings(SeedSettings):
 
     network: str = setting(
         "vgg19",
-        "The network: an architecture, or a recipe. Architectures, with random weights, are"
-        f" {', '.join(NETWORKS)}, or your own, FILE.py:NAME, a Flax module, which is run; recipes"
-        f" {', '.join(SHIPPED_RECIPES)}, a file with one from randviz select, or its line itself.",
+        "An architecture, a recipe, or FILE.py:NAME. Architectures, with random weights, are"
+        f" {', '.join(NETWORKS)}; FILE.py:NAME is your own, a Flax module or a Network, and the"
+        f" file is run; recipes are {', '.join(SHIPPED_RECIPES)}, a file with one from randviz"
+        " select, or its line itself.",
     )
     trained_weights: str = setting(
         "",
-        "A file of weights, in place of random ones. It may be Keras .h5, .safetensors,"
-        " PyTorch .pth, .npz, or MatConvNet .mat, and must be of the architecture.",
+        "A file of trained weights, if you have one. Pictures are made with them in place of"
+        " random ones; comparisons have both. It may be Keras .h5, .safetensors, PyTorch .pth,"
+        " .npz, or MatConvNet .mat, and must be of the architecture.",
     )
     input_convention: str = setting(
         "auto",

@@ -73,7 +73,7 @@ class PopulationSettings(StudySettings, ProcessSettings):
     layers: tuple[str, ...] = setting(("pool1", "pool3"), "The layers inverted, one at a time.")
     kinds: tuple[str, ...] = setting(
         ("random", "ranvgg"),
-        "Whose networks: random, ranvgg, given, trained. ranvgg is selected layer by layer on"
+        "Which networks: random, ranvgg, given, trained. ranvgg is selected layer by layer on"
         " --reference_image; random-centred and ranvgg-centred have the ImageNet mean subtracted"
         " from their input; given, the one network that --network names, and trained, the one in"
         " --trained_weights, vary in their noises only.",

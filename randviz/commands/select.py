@@ -45,7 +45,7 @@ class Settings(StudySettings):
     reference_image: str = setting("", "The picture reconstructed: a file, or a sample.")
     num_candidates: int = setting(5, "Draws tried in each layer.", lower_bound=1, upper_bound=10**4)
     last_layer: str = setting(
-        "", "The deepest layer selected. If not given, the last before fully connected ones."
+        "", "The deepest layer selected; the last if not given. Fully connected ones apart."
     )
     image_size: int = 64
     racing: bool = setting(

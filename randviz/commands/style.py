@@ -61,8 +61,8 @@ class Settings(MethodSettings):
     )
     style_image: tuple[str, ...] = setting(
         (),
-        "The painting: a file, or a sample. Several, separated by commas, are blended; a name"
-        " with a comma in it stands in double quotes.",
+        "The painting, a file or a sample; or several: a,b. Several are blended; a name with a"
+        " comma in it stands in double quotes.",
     )
     style_blend_weights: tuple[str, ...] = setting(
         (),
@@ -109,11 +109,12 @@ class Settings(MethodSettings):
         rare=True,
     )
     original_colors: bool = setting(
-        False, "Keeps the photograph's own colours. Only the brightness is painted."
+        False,
+        "Paints the brightness only, and keeps the colours. They are the photograph's own.",
     )
     match_colors: bool = setting(
         False,
-        "Paints in the photograph's colours. The painting is given their mean and covariance.",
+        "Gives the painting the photograph's colours first. It takes their mean and covariance.",
     )
     init: str = setting(
         "content",

@@ -375,9 +375,10 @@ def compare_with_picture(settings: StudySettings, trial: Trial, image: Image) ->
     return {**as_json(measures), **identify_weights(settings, trial.get("weights", ""))}
 
 
-def as_json(measures: dict[str, float]) -> Record:
+def as_json(measures: dict[str, Any]) -> Record:
     """Numbers as JSON has them, without infinity: None where a picture came back exactly."""
-    return {name: value if math.isfinite(value) else None for name, value in measures.items()}
+    is_infinite = lambda value: isinstance(value, float) and not math.isfinite(value)
+    return {name: None if is_infinite(value) else value for name, value in measures.items()}
 
 
 def identify_weights(settings: StudySettings, label: str) -> Record:

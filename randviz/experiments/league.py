@@ -53,12 +53,12 @@ from randviz.descent.descent import advance, compile_steps, init, minimize
 from randviz.experiments.claims import Claim, Sentence, judge_together, tabulate
 from randviz.experiments.figure import PICTURES
 from randviz.experiments.held_out import measure_contour_distance, measure_patch_distance
-from randviz.experiments.painting_judges import PATCH_SIDES, make_judge
+from randviz.experiments.painting_judges import PATCH_SIDES, make_judge, make_network_judge
 from randviz.experiments.places import Place, find_places
 from randviz.host.baselines import average_blocks
 from randviz.host.charts import format_estimate, format_markdown, save_figure
 from randviz.host.grids import render_grid
-from randviz.host.images import save_image, write_text
+from randviz.host.images import load_image, save_image, write_text
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
@@ -69,6 +69,7 @@ from randviz.networks.extractor import Extractor
 from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import IMAGENET_MEAN, Network
 from randviz.networks.vgg import VGG19
+from randviz.objectives.objective import Objective
 from randviz.tasks import inversion, texture
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.style import STYLE_LAYERS, Style
@@ -213,9 +214,10 @@ def find_layer(settings: Settings, name: str) -> str:
     far = {layer: abs(math.log(size / wanted)) for layer, size in sizes.items()}
     layers = [layer for layer in far if far[layer] < min(far.values()) + 1e-9]
     if not layers or far[layers[-1]] > math.log(_FARTHEST):
+        nearest = f" (the nearest, {layers[-1]}, has {sizes[layers[-1]]})" if layers else ""
         raise UserError(
-            f"no layer of {name} has about {wanted} numbers at {shape[1]}×{shape[0]} pixels; give"
-            " another --num_features or --image_size, or leave it out of --network."
+            f"no layer of {name} has about {wanted} numbers at {shape[1]}×{shape[0]} pixels"
+            f"{nearest}; give another --num_features or --image_size, or leave it out of --network."
         )
     return layers[-1]
 
@@ -319,19 +321,22 @@ def measure_spectrum(columns: np.ndarray) -> dict[str, float]:
 def _measure_inversion(settings: Settings, trial: Trial) -> Record:
     name = trial["network"]
     picture = load_pictures(settings, "image")[trial["image"]].image
-    extractor = bind(settings, name, trial["draw"])
-    objective = Inversion(find_layer(settings, name)).of(extractor, picture)
+    objective = Inversion(find_layer(settings, name)).of(
+        bind(settings, name, trial["draw"]), picture
+    )
     start = make_noise(settings, picture, inversion.NOISE_STD)
-    result = minimize(objective, start, num_steps=settings.num_steps)
-    save_image(picture_path(settings.out_dir, trial), result.image)
-    found = compare_images(result.image, picture)
+    image = _descend(settings, trial, objective, start)
+    found = compare_images(image, picture)
     shape = _find_network(settings, name).feature_shape(picture.shape, find_layer(settings, name))
     blocks = compare_images(average_blocks(picture, math.prod(shape)), picture)
-    return {
-        **found,
-        "gain": found["psnr"] - blocks["psnr"],
-        "spikes": measure_spikes(result.image),
-    }
+    return {**found, "gain": found["psnr"] - blocks["psnr"], "spikes": measure_spikes(image)}
+
+
+def _descend(settings: Settings, trial: Trial, objective: Objective, start: Image) -> Image:
+    """The picture of a trial as it is saved, so that its measures can be found again from it."""
+    path = picture_path(settings.out_dir, trial)
+    save_image(path, minimize(objective, start, num_steps=settings.num_steps).image)
+    return load_image(path)
 
 
 def measure_spikes(image: Image) -> float:
@@ -351,12 +356,11 @@ def _measure_texture(settings: Settings, trial: Trial) -> Record:
     if trial["part"] == "smoothed":
         extractor = smooth(extractor, layers, source)
     start = make_noise(settings, source, texture.NOISE_STD)
-    result = minimize(Texture(layers).of(extractor, source), start, num_steps=settings.num_steps)
-    save_image(picture_path(settings.out_dir, trial), result.image)
+    image = _descend(settings, trial, Texture(layers).of(extractor, source), start)
     return {
-        "patch_distance": measure_patch_distance(result.image, source),
-        "contour_distance": measure_contour_distance(result.image, source),
-        **_ask_trained(settings, start, source, result.image),
+        "patch_distance": measure_patch_distance(image, source),
+        "contour_distance": measure_contour_distance(image, source),
+        **_ask_trained(settings, "texture", trial["image"], image),
     }
 
 
@@ -390,34 +394,48 @@ def _smooth(params: tuple[Extractor, dict[str, Array]], image: Image) -> Feature
 
 
 def _measure_style(settings: Settings, trial: Trial) -> Record:
-    styles = load_pictures(settings, "style_image")
-    painting = styles[trial["image"]].image
-    pictures = [picture.image for picture in load_pictures(settings, "image").values()]
-    content = pictures[list(styles).index(trial["image"]) % len(pictures)]
+    content, painting = _find_pair(settings, trial["image"])
     layers = _find_network(settings, trial["network"]).scale_layers[:_STYLE_RESOLUTIONS]
     task = Style(content_layers=layers[: _CONTENT + 1][-1], style_layers=layers)
     extractor = bind(settings, trial["network"], trial["draw"])
-    objective = task.of(extractor, content, painting)
-    result = minimize(objective, content, num_steps=settings.num_steps)
-    save_image(picture_path(settings.out_dir, trial), result.image)
-    found = make_judge(content, painting)(result.image)
+    image = _descend(settings, trial, task.of(extractor, content, painting), content)
+    found = make_judge(content, painting)(image)
     patches = [found[f"patches_{side}"] for side in PATCH_SIDES]
     return {
         "style_distance": math.exp(np.mean(np.log(patches))),
         "edges": found["edges"],
-        **_ask_trained(settings, content, painting, result.image),
+        **_ask_trained(settings, "style", trial["image"], image),
     }
 
 
-def _ask_trained(settings: Settings, start: Image, source: Image, image: Image) -> Record:
+def _find_pair(settings: Settings, name: str) -> tuple[Image, Image]:
+    """The photograph that goes with a painting, and the painting."""
+    styles = load_pictures(settings, "style_image")
+    pictures = [picture.image for picture in load_pictures(settings, "image").values()]
+    return pictures[list(styles).index(name) % len(pictures)], styles[name].image
+
+
+def _ask_trained(settings: Settings, part: str, name: str, image: Image) -> Record:
     """The distance of the trained VGG-19's Gram matrices, 1 for the start; nothing without it."""
     if not settings.trained_weights:
         return {}
-    judge = make_judge(start, source, bind(settings, TRAINED_VGG19, 0).for_one_evaluation())
     return {
-        "trained_distance": judge(image)["gram"],
+        "trained_distance": _make_trained_judge(settings, part, name)(image)["gram"],
         "weights_sha256": _load_trained(settings).metadata["sha256"],
     }
+
+
+@functools.cache
+def _make_trained_judge(
+    settings: Settings, part: str, name: str
+) -> Callable[[Image], dict[str, float]]:
+    if part == "style":
+        start, source = _find_pair(settings, name)
+    else:
+        source = load_pictures(settings, "texture_image")[name].image
+        start = make_noise(settings, source, texture.NOISE_STD)
+    judge = bind(settings, TRAINED_VGG19, 0).for_one_evaluation()
+    return make_network_judge(judge, start, source)
 
 
 def workload(settings: Settings) -> Workload:
@@ -574,6 +592,9 @@ def _draw_panel(
 
 
 def _describe(record: Record) -> str:
+    if record.get("gain", 0.0) is None:
+        # Of more numbers than the picture has, block means are the picture itself.
+        return f"{record['distance']:.1f} grey levels"
     if record["trial"]["part"] == "inversion":
         return f"{record['gain']:+.1f} dB"
     if record["trial"]["part"] == "style":

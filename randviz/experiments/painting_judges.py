@@ -49,7 +49,7 @@ def make_judge(
     )
     names = [f"patches_{side}" for side in PATCH_SIDES]
     own_patches, own_edges = measure_patches(content), measure_edges(content)
-    ask_network = None if trained is None else _make_network_judge(trained, content, painting)
+    ask_network = None if trained is None else make_network_judge(trained, content, painting)
 
     def judge(image: Image) -> dict[str, float]:
         image = np.clip(np.asarray(image, np.float32), 0, 1)
@@ -66,10 +66,20 @@ def _extract(extractor: Extractor, image: Image, layers: tuple[str, ...]) -> dic
     return extractor(image, layers)
 
 
-def _make_network_judge(
+def make_network_judge(
     extractor: Extractor, content: Image, painting: Image
 ) -> Callable[[Image], dict[str, float]]:
-    """Distances in a network's features: Gram matrices, and quantiles along random directions."""
+    """As `make_judge`, of a network's features only.
+
+    Args:
+      extractor: the network.
+      content: [H, W, 3], the photograph, or what a descent starts from.
+      painting: [h, w, 3].
+
+    Returns:
+      A function of what was made, [H, W, 3] → {"gram", "sliced", "content": value}: by Gram
+      matrices, by quantiles along random directions, and by the content's features.
+    """
     layers = (*STYLE_LAYERS, CONTENT_LAYER)
     places = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
 

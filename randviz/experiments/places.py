@@ -53,7 +53,10 @@ def find_places(tables: Mapping[str, np.ndarray]) -> dict[str, Place]:
             winner, loser = (a, b) if difference.mean() > 0 else (b, a)
             better[loser] += 1
             worse[winner] += 1
-    order = sorted(names, key=lambda name: -float(np.mean(tables[name])))
+    # Where nothing was measured they keep their order.
+    order = sorted(
+        names, key=lambda name: -float(np.mean(tables[name])) if tables[name].size else 0.0
+    )
     return {
         name: Place(1 + better[name], len(names) - worse[name], estimate(tables[name]))
         for name in order

@@ -48,6 +48,7 @@ const title = (name) => {
 
 function showSource(role, value, address, said) {
   sources[role] = value;
+  $("form-error").textContent = ""; // perhaps that it was missing
   const field = $(role);
   const image = field.querySelector(".drop img");
   image.src = address;
