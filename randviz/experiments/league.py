@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import scipy.ndimage
 import skimage.color
@@ -551,6 +552,7 @@ def _draw_places(places: dict[str, dict[str, Place]]) -> matplotlib.figure.Figur
             SCORES[score][0].replace(": ", "\n").replace(" above", "\nabove"), fontsize=9
         )
         panel.set_xlabel("place")
+        panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         panel.grid(axis="y", alpha=0.3)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].invert_yaxis()
@@ -703,7 +705,9 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_together("league", [*sentences, rivals])
 
 
-main: Callable[[Sequence[str]], int] = functools.partial(run_module, sys.modules[__name__])
+main: Callable[[Sequence[str]], int] = functools.partial(
+    run_module, sys.modules[__name__], name="randviz league"
+)
 
 
 if __name__ == "__main__":

@@ -103,16 +103,19 @@ def gather(module: ModuleType) -> Study:
     )
 
 
-def run_module(module: ModuleType, argv: Sequence[str], study: Study | None = None) -> int:
+def run_module(
+    module: ModuleType, argv: Sequence[str], study: Study | None = None, name: str = ""
+) -> int:
     """Runs the study of a module from the command line; returns its exit code.
 
     Args:
       module: with `Settings`.
       argv: the arguments.
       study: what it is, if `gather` cannot find it.
+      name: of the command, for messages, if it is not the module's.
     """
     run = lambda settings: run_study(study or gather(module), settings)
-    name = module.__spec__.name.replace(".commands.", " ")
+    name = name or module.__spec__.name.replace(".commands.", " ")
     return run_command(name, module.Settings, run, argv, module.__doc__)
 
 

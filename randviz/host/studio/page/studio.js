@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const TOKEN = document.querySelector("meta[name=studio-token]").content;
 const sources = { content: "", style: "" }; // a sample's name or an uploaded picture's
+const uploads = { content: null, style: null }; // promises of pictures on their way
 let choices = null;
 let events = null;
 let retry = 0;
@@ -89,7 +90,8 @@ function prepareSource(role) {
   const field = $(role);
   const drop = field.querySelector(".drop");
   const input = drop.querySelector("input");
-  input.addEventListener("change", () => upload(role, input.files[0]).then(() => (input.value = "")));
+  const take = (file) => (uploads[role] = upload(role, file));
+  input.addEventListener("change", () => take(input.files[0]).then(() => (input.value = "")));
   for (const kind of ["dragenter", "dragover"]) {
     drop.addEventListener(kind, (event) => {
       event.preventDefault();
@@ -100,7 +102,7 @@ function prepareSource(role) {
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    upload(role, event.dataTransfer.files[0]);
+    take(event.dataTransfer.files[0]);
   });
   const list = field.querySelector(".samples");
   const wanted = role === "style";
@@ -138,6 +140,7 @@ function keepForm() {
 async function start(event) {
   event.preventDefault();
   $("form-error").textContent = "";
+  await Promise.all(Object.values(uploads));
   for (const role of ["content", "style"]) {
     if (!sources[role]) {
       $("form-error").textContent = `Choose a ${$(role).dataset.what} first.`;
@@ -227,7 +230,7 @@ function showPicture(run) {
 function fit(image) {
   // Small pictures are enlarged, so that something is seen of them, and none is cut off.
   const room = $("easel").clientWidth - 2 * parseFloat(getComputedStyle($("easel")).paddingLeft);
-  const high = Math.max(260, window.innerHeight * 0.58);
+  const high = Math.max(260, window.innerHeight * 0.5);
   const scale = Math.min(room / image.naturalWidth, high / image.naturalHeight);
   $("picture").style.width = `${Math.floor(image.naturalWidth * Math.min(scale, 4))}px`;
 }
