@@ -11,6 +11,7 @@ from randviz.__main__ import main
 from randviz.commands.trials import picture_path
 from randviz.experiments import league
 from randviz.experiments.league import Settings, find_layer, measure_spectrum
+from randviz.experiments.league_scores import TRAINED_VGG19
 from randviz.experiments.places import find_places
 from randviz.host.baselines import average_blocks
 from randviz.host.images import crop_square, load_image, resize_image
@@ -231,7 +232,7 @@ def test_residual_networks_are_compared_at_three_depths():
 def test_the_trained_network_stands_for_all_draws():
     records = make_records("texture", ["pooled_bank"], "contour_distance", lambda name: 1.1)
     records += make_records(
-        "texture", [league.TRAINED_VGG19], "contour_distance", lambda name: 1.0, draws=1
+        "texture", [TRAINED_VGG19], "contour_distance", lambda name: 1.0, draws=1
     )
     claim = find_claim(records, "rivals the trained")
     assert (claim.verdict, claim.n) == ("supported", 12)

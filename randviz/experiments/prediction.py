@@ -38,7 +38,8 @@ from randviz.experiments.classification import (
     prepare_network,
     train_classifier,
 )
-from randviz.experiments.league import SCORES, list_layers, tabulate_scores
+from randviz.experiments.league import list_layers
+from randviz.experiments.league_scores import SCORES, tabulate_scores
 from randviz.experiments.proxies import (
     count_operations,
     count_weights,
