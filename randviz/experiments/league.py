@@ -358,25 +358,27 @@ def smooth(extractor: Extractor, layers: Sequence[str], image: Image) -> Extract
     Args:
       extractor: any.
       layers: its layers.
-      image: [H, W, 3], whose features have the deviation 1 before the softmax.
+      image: [H, W, 3], the largest of whose features is 1, or -1, before the softmax.
 
     Returns:
       An extractor of these layers: exp(f / s) of each feature f, over the mean of exp(f / s) of all
-      features of the layer, s the deviation of the image's.
+      features of the layer, s the largest magnitude of the image's.
 
     References:
       Wang, Li, Vasconcelos (2021), "Rethinking and improving the robustness of image style
       transfer", section 4. Differs: s, since random weights have no scale of their own.
     """
     found = extractor.for_one_evaluation()(image, layers)
-    return from_function(_smooth, (extractor, {name: jnp.std(x) for name, x in found.items()}))
+    return from_function(
+        _smooth, (extractor, {name: jnp.max(jnp.abs(x)) for name, x in found.items()})
+    )
 
 
 def _smooth(params: tuple[Extractor, dict[str, Array]], image: Image) -> Features:
-    extractor, deviations = params
-    features = extractor(image, tuple(deviations))
+    extractor, scales = params
+    features = extractor(image, tuple(scales))
     return {
-        name: jax.nn.softmax(maps / deviations[name], axis=(0, 1, 2)) * maps.size
+        name: jax.nn.softmax(maps / scales[name], axis=(0, 1, 2)) * maps.size
         for name, maps in features.items()
     }
 
