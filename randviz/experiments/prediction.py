@@ -10,7 +10,7 @@ where they were published. Scores come from the records of `randviz league`. At 
 an hour on two cores.
 
 Example:
-  python -m randviz.experiments.prediction --league=out/league --num_networks=3
+  python -m randviz.experiments.prediction --num_networks=2 --num_steps=1000
 """
 
 import dataclasses
@@ -101,7 +101,9 @@ class Settings(SeedSettings, StepSettings):
         tuple(network.name for network in VARIANTS), "The architectures that are trained."
     )
     league: str = setting(
-        "out/league", "Folder with the records of `randviz league`, which has the scores."
+        "",
+        "Folder with the records of `randviz league`, which has the scores; if not given, the"
+        " folder league beside --out_dir.",
     )
     image: tuple[str, ...] = setting(
         tuple(name for name in SAMPLES if name != "qingming_scroll"),
@@ -121,7 +123,7 @@ def list_trials(settings: Settings) -> list[Trial]:
         raise UserError(
             f"--network={','.join(settings.network)} names none, or one twice; name each once."
         )
-    _read_scores(settings.league)  # or an hour passes before it is said that there are none
+    _read_scores(_find_league(settings))  # or an hour passes before it is said that there are none
     for name in settings.network:
         _check_network(settings, name)
     known = [name for name in PUBLISHED if name not in settings.network]
@@ -284,6 +286,10 @@ def _correlate_trainings(records: Sequence[Record]) -> np.ndarray:
     return correlate(_average(first, "accuracy"), _average(others, "accuracy"))
 
 
+def _find_league(settings: Settings) -> str:
+    return settings.league or str(pathlib.Path(settings.out_dir).parent / "league")
+
+
 @functools.cache
 def _read_scores(folder: str) -> list[Record]:
     path = pathlib.Path(folder, "records.jsonl")
@@ -297,7 +303,7 @@ def _read_scores(folder: str) -> list[Record]:
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Writes the table, and draws correlations and accuracies."""
-    predictors = gather_predictors(records, _read_scores(settings.league))
+    predictors = gather_predictors(records, _read_scores(_find_league(settings)))
     accuracies = gather_accuracies(records)
     found = {
         words: {
@@ -396,7 +402,7 @@ def _draw_accuracies(
 
 def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """Whether each score of random networks goes with accuracy after training."""
-    predictors = gather_predictors(records, _read_scores(settings.league))
+    predictors = gather_predictors(records, _read_scores(_find_league(settings)))
     accuracies = gather_accuracies(records)
     said = {
         "gain": "How well random networks of an architecture are inverted",
