@@ -111,16 +111,25 @@ def test_other_colours_are_brought_to_rgb(load_saved, name, picture, expected, t
     np.testing.assert_allclose(load_saved(picture, name), expected, rtol=0, atol=tolerance)
 
 
-def make_png(width, height, *, depth=8, rows=b""):
-    """The bytes of an RGB picture, also of one that Pillow cannot write."""
+def make_png(width, height, *, depth=8, rows=b"", kind=2, extra=()):
+    """The bytes of an RGB picture, also of one that Pillow cannot write.
 
-    def chunk(kind, body):
-        check = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+    `kind` is the file's number for colours, 3 with a palette; `extra` are further chunks.
+    """
 
-    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    def chunk(name, body):
+        check = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks)
+
+
+def write_damaged_palette(path):
+    """More transparencies than a palette has colours: Pillow opens and decodes it all the same."""
+    extra = ((b"PLTE", bytes(6)), (b"tRNS", bytes(300)))
+    path.write_bytes(make_png(2, 1, rows=b"\0\0\1", kind=3, extra=extra))
 
 
 def test_16_bit_colour_and_10_bit_grey_are_scaled_to_their_own_white(tmp_path):
@@ -340,6 +349,7 @@ def cut_short(path):
         ("a.png", lambda path: path.write_bytes(make_png(0, 12)), "not of a kind"),
         ("a.png", lambda path: path.write_bytes(make_png(60_000, 50_000)), "pixels"),
         *[(name, cut_short, "cut short") for name in ("a.png", "a.jpg", "a.gif")],
+        ("a.png", write_damaged_palette, "damaged"),
         *[(name, cut_short, "; ") for name in ("a.webp", "a.tif")],  # they know less of it
         ("a" * 300 + ".png", lambda path: None, "cannot be read"),
         ("b/a.png", lambda path: path.parent.write_text("hello"), "is a file, not a folder"),

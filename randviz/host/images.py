@@ -72,11 +72,13 @@ def load_image(source: str | os.PathLike, *, image_size: int | None = None) -> n
             f"image_size must be a positive whole number of pixels, like 256, not {image_size!r}."
         )
     name = os.path.expanduser(os.fspath(source))
-    picture = open_sample(name) if is_sample(name) else _open_file(name)
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        image = _read_deep_grey(picture, name)
-    else:
-        image = _read_colours(picture, name)
+    with _explain_damage(name):
+        picture = open_sample(name) if is_sample(name) else _open_file(name)
+        # A damaged palette or profile fails only when it is used.
+        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+            image = _read_deep_grey(picture, name)
+        else:
+            image = _read_colours(picture, name)
     return image if image_size is None else resize_image(image, image_size)
 
 
@@ -279,26 +281,13 @@ def _encode_deep_png(levels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks)
 
 
-def _open_file(name: str) -> Pillow.Image:
-    """Decodes the first frame of a picture and turns it upright."""
+@contextlib.contextmanager
+def _explain_damage(name: str) -> Iterator[None]:
+    """Says in a sentence why a picture cannot be read, whatever fails inside."""
     try:
-        with Pillow.open(name) as picture:
-            if max(picture.size) > _LONGEST_SIDE:
-                raise Pillow.DecompressionBombError
-            low_tiles = _list_low_tiles(picture)  # before loading, which forgets the tiles
-            if picture.format == "TIFF":
-                _check_tiff(picture, name)
-            white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            upright.info["white_is_zero"] = white_is_zero
-        if low_tiles and not {"icc_profile", "transparency"} & upright.info.keys():
-            with Pillow.open(name) as picture:
-                picture.tile = low_tiles
-                picture.load()
-                upright.info["low_bytes"] = ImageOps.exif_transpose(picture)
-        return upright
-    except UserError:
+        yield
+        return
+    except (UserError, Warning):
         raise
     except FileNotFoundError:
         problem = f"does not exist; give a picture's path or a sample's name ({', '.join(SAMPLES)})"
@@ -319,6 +308,26 @@ def _open_file(name: str) -> Pillow.Image:
             else f"is cut short or damaged ({error}); fetch or save it again"
         )
     raise UserError(f"{name or 'The empty path'} {problem}.")
+
+
+def _open_file(name: str) -> Pillow.Image:
+    """Decodes the first frame of a picture and turns it upright."""
+    with Pillow.open(name) as picture:
+        if max(picture.size) > _LONGEST_SIDE:
+            raise Pillow.DecompressionBombError
+        low_tiles = _list_low_tiles(picture)  # before loading, which forgets the tiles
+        if picture.format == "TIFF":
+            _check_tiff(picture, name)
+        white_is_zero = picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        upright.info["white_is_zero"] = white_is_zero
+    if low_tiles and not {"icc_profile", "transparency"} & upright.info.keys():
+        with Pillow.open(name) as picture:
+            picture.tile = low_tiles
+            picture.load()
+            upright.info["low_bytes"] = ImageOps.exif_transpose(picture)
+    return upright
 
 
 def _check_tiff(picture: Pillow.Image, name: str) -> None:
