@@ -119,7 +119,7 @@ def format_league(
     said = (
         "Means over pictures and networks with 95 % intervals, and in brackets the places that are"
         " not excluded: one architecture is before another if their difference on the same pictures"
-        " is above 0 at 5 %, corrected for all pairs. Sorted by the first score."
+        " is above 0 at 5 %, corrected for the number of others. Sorted by the first score."
     )
     return f"{said}\n\n{format_markdown(header, lines)}"
 
