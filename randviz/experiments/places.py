@@ -44,6 +44,8 @@ def find_places(tables: Mapping[str, np.ndarray]) -> dict[str, Place]:
       across neighbourhoods and academic achievement across countries", section 3.
     """
     names = list(tables)
+    # Where nothing was measured they keep their order.
+    means = {name: float(np.mean(table)) if table.size else 0.0 for name, table in tables.items()}
     p_values = {
         frozenset(pair): _test(np.subtract(*(tables[name] for name in pair)))
         for pair in itertools.combinations(names, 2)
@@ -53,16 +55,11 @@ def find_places(tables: Mapping[str, np.ndarray]) -> dict[str, Place]:
         others = [other for other in names if other != name]
         corrected = correct([p_values[frozenset((name, other))] for other in others])
         apart = [other for other, p in zip(others, corrected, strict=True) if p < LEVEL]
-        mean = float(np.mean(tables[name]))
-        better[name] = sum(float(np.mean(tables[other])) > mean for other in apart)
+        better[name] = sum(means[other] > means[name] for other in apart)
         worse[name] = len(apart) - better[name]
-    # Where nothing was measured they keep their order.
-    order = sorted(
-        names, key=lambda name: -float(np.mean(tables[name])) if tables[name].size else 0.0
-    )
     return {
         name: Place(1 + better[name], len(names) - worse[name], estimate(tables[name]))
-        for name in order
+        for name in sorted(names, key=lambda name: -means[name])
     }
 
 
