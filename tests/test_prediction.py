@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from randviz.experiments import prediction
+from randviz.experiments import classification, prediction
 from randviz.experiments.classification import (
     Crops,
     make_crops,
@@ -66,13 +66,23 @@ def stripes():
     return make(64, 1), make(32, 2)
 
 
-def test_training_learns_what_pixels_do_not_tell(stripes):
+def test_training_learns_what_pixels_do_not_tell(stripes, monkeypatch):
     train, test = stripes
     key = jax.random.key(3)
     network, params, layer = draw("small_narrowest")
     options = {"train": train, "test": test, "num_steps": 30}
     found = train_classifier(key, network, params, layer, **options)
     assert found["accuracy"] > 0.9 and found["train_loss"] < 0.5
+    # The better of both learning rates, and what one alone gives.
+    assert found["learning_rate"] in classification.LEARNING_RATES
+    losses = []
+    for rate in classification.LEARNING_RATES:
+        monkeypatch.setattr(classification, "LEARNING_RATES", (rate,))
+        one = train_classifier(key, network, params, layer, **options)
+        losses.append(one["train_loss"])
+        assert (one == found) == (rate == found["learning_rate"])
+    assert found["train_loss"] == min(losses)
+    monkeypatch.undo()
     again = train_classifier(key, network, params, layer, **options)
     assert again == found
     pixels = train_classifier(key, None, (), "", **options)
