@@ -447,7 +447,9 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     table = format_league(records, places, layers)
     write_text(folder / "league.md", table + "\n")
     save_figure(folder / "places.png", draw_places(places))
-    save_image(folder / "panel.jpg", draw_panel(settings, records, places, folder))
+    # Records travel without their pictures; the panel that was drawn of them stays.
+    if any((folder / "pictures").glob("*.png")):
+        save_image(folder / "panel.jpg", draw_panel(settings, records, places, folder))
     print(table)
 
 

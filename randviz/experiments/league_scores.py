@@ -172,7 +172,7 @@ def draw_panel(
             ("style", "style_image"),
         )
     }
-    columns = [(part, image) for part, found in sources.items() for image in list(found)[:3]]
+    columns = [(part, image) for part, found in sources.items() for image in list(found)[:2]]
     rows = [[sources[part][image].image for part, image in columns]]
     captions: list[list[str | None]] = [[None] * len(columns)]
     for name in places["gain"]:

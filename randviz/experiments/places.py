@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randviz.search.intervals import LEVEL, Estimate, compute_p_value, correct, estimate
+from randviz.search.intervals import LEVEL, Estimate, compute_student_p, correct, estimate
 
 
 class Place(NamedTuple):
@@ -29,9 +29,10 @@ class Place(NamedTuple):
 def find_places(tables: Mapping[str, np.ndarray]) -> dict[str, Place]:
     """Orders competitors by their scores on the same units.
 
-    One is better than another if the difference of their scores is above 0 at the level of 5 %,
-    corrected for the number of others (Holm). Each place is then right in 95 % of cases; that all
-    are right at once is not said, which would take a correction for all pairs.
+    One is better than another if the difference of their scores is above 0 at the level of 5 % by
+    Student's t, as the intervals are, corrected for the number of others (Holm). Each place is then
+    right in 95 % of cases; that all are right at once is not said, which would take a correction
+    for all pairs.
 
     Args:
       tables: of each competitor, [n] or [R, C], the same units in the same order; higher is better.
@@ -65,4 +66,4 @@ def find_places(tables: Mapping[str, np.ndarray]) -> dict[str, Place]:
 
 def _test(difference: np.ndarray) -> float:
     """p of a mean of 0; of one unit there is none."""
-    return 1.0 if difference.size < 2 else compute_p_value(difference, 0.0)
+    return 1.0 if difference.size < 2 else compute_student_p(difference, 0.0)
