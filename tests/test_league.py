@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from randviz.__main__ import main
 from randviz.commands.trials import picture_path
-from randviz.experiments import league
+from randviz.experiments import league, league_scores
 from randviz.experiments.league import Settings, find_layer, measure_spectrum
 from randviz.experiments.league_scores import TRAINED_VGG19
 from randviz.experiments.places import find_places
@@ -83,13 +84,23 @@ def test_layers_have_about_as_many_numbers():
         find_layer(Settings(network=("filter_bank",), image=("chelsea",)), "filter_bank")
 
 
-def test_more_numbers_than_the_picture_has_leave_no_gain(tmp_path):
-    """Block means of as many numbers are the picture itself."""
-    words = ["--network=small_narrow", "--image=chelsea", "--texture_image=brick"]
-    words += ["--num_networks=1", "--image_size=32", "--num_features=8192", "--num_steps=2"]
-    assert main(["league", *words, f"--out_dir={tmp_path}"]) == 0
-    assert "not run" in (tmp_path / "league.md").read_text()
-    assert (tmp_path / "panel.jpg").exists()
+def test_more_numbers_than_the_picture_has_leave_no_gain():
+    """Block means of as many numbers are the picture itself: infinitely near."""
+    records = [
+        {
+            "trial": {"network": name, "draw": 0, "part": "inversion", "image": image},
+            "gain": None,
+            "distance": 3.0,
+        }
+        for name in ("b", "a")
+        for image in ("chelsea", "coffee")
+    ]
+    places = league_scores.find_all_places(records)
+    table = league_scores.format_league(records, places, {"a": "first", "b": "second"})
+    assert "| 1–2 | b | second | not run (1–2) | 3.00" in table
+    settings = Settings(image=("chelsea",), texture_image=("brick",), style_image=("the_scream",))
+    panel = league_scores.draw_panel(settings, records, places, pathlib.Path("nowhere"))
+    assert panel.ndim == 3
 
 
 def test_variants_differ_from_the_small_network_in_one_thing():

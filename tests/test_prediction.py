@@ -73,18 +73,12 @@ def test_training_learns_what_pixels_do_not_tell(stripes, monkeypatch):
     options = {"train": train, "test": test, "num_steps": 30}
     found = train_classifier(key, network, params, layer, **options)
     assert found["accuracy"] > 0.9 and found["train_loss"] < 0.5
-    # The better of both learning rates, and what one alone gives.
-    assert found["learning_rate"] in classification.LEARNING_RATES
-    losses = []
+    # The better of both learning rates, which comes out again; the other's loss is higher.
     for rate in classification.LEARNING_RATES:
         monkeypatch.setattr(classification, "LEARNING_RATES", (rate,))
         one = train_classifier(key, network, params, layer, **options)
-        losses.append(one["train_loss"])
+        assert one == found or one["train_loss"] > found["train_loss"]
         assert (one == found) == (rate == found["learning_rate"])
-    assert found["train_loss"] == min(losses)
-    monkeypatch.undo()
-    again = train_classifier(key, network, params, layer, **options)
-    assert again == found
     pixels = train_classifier(key, None, (), "", **options)
     assert pixels["accuracy"] < 0.8
 
@@ -211,10 +205,10 @@ def test_published_accuracies_are_of_known_networks():
 
 
 def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prediction, "PUBLISHED", {"alexnet": PUBLISHED["alexnet"]})
+    monkeypatch.setattr(prediction, "PUBLISHED", {"small_stride": (50.0, "nowhere")})
     league = tmp_path / "league"
     league.mkdir()
-    names = ("small_narrowest", "small_narrow")
+    names = ("small_narrowest",)
     (league / "records.jsonl").write_text(
         "".join(json.dumps(r) + "\n" for r in make_scores(dict.fromkeys(names, 1.0)))
     )
@@ -227,11 +221,11 @@ def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     ]
     assert prediction.main(words) == 0
     records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").open()]
-    assert len(records) == 3 + 3  # with AlexNet, which is not trained; with pixels, which is
+    assert len(records) == 2 + 2  # with the known one, not trained; with pixels, which are
     proxies = {r["trial"]["network"]: r for r in records if r["trial"]["part"] == "proxies"}
-    assert all(math.isfinite(proxies["alexnet"][name]) for name in prediction.PROXIES)
+    assert all(math.isfinite(proxies["small_stride"][name]) for name in prediction.PROXIES)
     table = (tmp_path / "out" / "prediction.md").read_text()
-    assert "| small_narrow |" in table and "| pixels |" in table
+    assert "| small_narrowest |" in table and "| pixels |" in table
     assert (tmp_path / "out" / "correlations.png").exists()
     before = (tmp_path / "out" / "records.jsonl").read_text()
     assert prediction.main(words) == 0

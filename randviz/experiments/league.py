@@ -3,10 +3,9 @@
 Claim: random weights may lead to a way to compare network architectures without training; kernels
 of 3×3 and average pooling let representations be inverted better.
 Expect: league.md, a row for each architecture with its places, ties shown as ties; places.png; and
-panel.jpg. Each architecture is inverted from the layer that has nearest to --num_features numbers,
-makes textures and paintings from the first layer at each resolution, and its features' rank is
-measured. With --trained_weights the trained VGG-19 judges these too, and makes textures itself.
-Whether any of it foretells how well an architecture trains is what the study `prediction` asks.
+panel.jpg. Pictures are inverted from the layer with about --num_features numbers, textures and
+paintings made from the first layers at each resolution. With --trained_weights the trained VGG-19
+judges too. The study `prediction` asks whether any of it foretells accuracy.
 
 Usage: randviz league [--network=NAME,my_nets.py:Mine ...] [--flag=value ...]
 

@@ -103,7 +103,8 @@ def format_league(
             record["condition"] for record in filter_records(records, network=name, part="features")
         ]
         finite = [math.log10(value) for value in conditions if value is not None]
-        line.append(f"{np.mean(finite):.1f}" if len(finite) == len(conditions) else "∞")
+        known = f"{np.mean(finite):.1f}" if finite else ""
+        line.append(known if len(finite) == len(conditions) else "∞")
         cost = find_record(records, network=name, part="cost")
         line += (
             [
