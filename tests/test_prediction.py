@@ -236,12 +236,16 @@ def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     ("words", "said"),
     [
         (["--league={empty}"], "holds no records.jsonl; run randviz league"),
+        (["--league={damaged}"], "records.jsonl is damaged; run the same league again"),
         (["--network=small,alexnet"], "alexnet cannot be trained on crops of 24×24 pixels"),
         (["--network=small,small"], "names none, or one twice"),
     ],
 )
 def test_what_is_missing_is_said(words, said, capsys, tmp_path):
-    words = [word.format(empty=tmp_path) for word in words]
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "records.jsonl").write_text('{"trial": {"part": "inv')
+    words = [word.format(empty=tmp_path, damaged=damaged) for word in words]
     (tmp_path / "league").mkdir()
     (tmp_path / "league" / "records.jsonl").write_text("")
     options = [

@@ -27,6 +27,15 @@ TRAINED_VGG19 = "trained_vgg19"
 # Of these the features are also smoothed before they are compared.
 SMOOTHED = ("resnet18", "resnet34", "resnet50")
 _PLAIN = tuple(f"{name}_plain" for name in SMOOTHED)
+# In what the small network is said to be better than a variant of it.
+_BETTER = {
+    "small_kernel5": "with 3×3 kernels than with 5×5",
+    "small_kernel7": "with 3×3 kernels than with 7×7",
+    "small_max": "with average pooling than with maximum pooling",
+    "small_stride": "with average pooling than with strides",
+    "small_skip": "without skip connections than with them",
+    "small_normalized": "without normalisation than with it",
+}
 # Score: how it is called, the part it is measured in, and whether more is better.
 SCORES = {
     "gain": ("PSNR above block means of as many numbers, dB", "inversion", True),
@@ -230,31 +239,28 @@ def judge_league(records: Sequence[Record]) -> list[Claim]:
     def place(part: str, names: Sequence[str]) -> list[Trial]:
         return [{"part": part, "network": name} for name in names]
 
-    small, *others = place("inversion", ("small", "small_kernel5", "small_kernel7", "small_max"))
-    words = ("with 3×3 kernels than with 5×5", "with 3×3 kernels than with 7×7")
-    words += ("with average pooling than with maximum pooling",)
-    further = ("small_stride", "small_skip", "small_normalized")
-    words += ("with average pooling than with strides", "without skip connections than with them")
-    words += ("without normalisation than with it",)
+    small, kernel7, maximum = (
+        {"part": "inversion", "network": name} for name in ("small", "small_kernel7", "small_max")
+    )
     distances = "log(distance of the first / of the second), about as many numbers"
     asked = [
         (
-            f"A small random network is inverted better {better}.",
-            compare(math.log, "distance", small, other),
+            f"A small random network is inverted better {words}.",
+            compare(math.log, "distance", small, {**small, "network": name}),
             distances,
-            ("small", other["network"]),
+            ("small", name),
         )
-        for better, other in zip(words, [*others, *place("inversion", further)], strict=True)
+        for name, words in _BETTER.items()
     ]
     spikes = "share of pixels that are spikes in the first less in the second"
     asked += [
         (
-            f"Inverting a small random network gives fewer spikes {fewer}.",
+            f"Inverting a small random network gives fewer spikes {_BETTER[other['network']]}.",
             compare(float, "spikes", small, other),
             spikes,
             ("small", other["network"]),
         )
-        for fewer, other in zip(words[1:3], others[1:], strict=True)
+        for other in (kernel7, maximum)
     ]
     residual, plain = (place("texture", names) for names in (SMOOTHED, _PLAIN))
     smoothed = place("smoothed", SMOOTHED)

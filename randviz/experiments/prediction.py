@@ -298,7 +298,15 @@ def _read_scores(folder: str) -> list[Record]:
             f"--league={folder} holds no records.jsonl; run randviz league --out_dir={folder}, or"
             " name the folder of one that was run."
         )
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        filter_records(records, part="inversion")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged; run the same league again, which goes on after its last good"
+            " record."
+        ) from error
+    return records
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
