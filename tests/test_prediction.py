@@ -23,6 +23,7 @@ from randviz.experiments.proxies import (
     measure_synflow,
 )
 from randviz.networks.catalog import NETWORKS
+from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
 from randviz.search.intervals import estimate
 
@@ -110,11 +111,9 @@ def test_naswot_is_that_of_its_codes():
 def test_synflow_is_that_of_absolute_weights():
     """R is linear in each layer's weights where they are not negative: Σ θ ∂R/∂θ is R each time."""
     network, params, _ = draw("small_narrowest")
-    extractor = network.bind(jax.tree.map(abs, params))
-    bare = extractor.network.__class__(
-        "bare", network.layers, input_offset=0.0, input_scale=1 / 255
-    ).bind(extractor.params)
-    total = float(bare(np.ones((16, 16, 3), np.float32), "conv2_1")["conv2_1"].sum())
+    bare = Network("bare", network.layers, input_offset=0.0, input_scale=1 / 255)
+    extractor = bare.bind(jax.tree.map(abs, params))
+    total = float(extractor(np.ones((16, 16, 3), np.float32), "conv2_1")["conv2_1"].sum())
     found = measure_synflow(network, params, "conv2_1", 16)
     assert found == pytest.approx(math.log(3 * total), rel=1e-4)  # of three layers
 

@@ -169,8 +169,7 @@ def choose_all(settings: NetworkSettings) -> dict[str, Choice]:
         network is named or one is named twice.
     """
     names = (settings.network,) if isinstance(settings.network, str) else settings.network
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"--network={','.join(names)} names none, or one twice; name each once.")
+    check_names(names)
     choices = [choose_untrained(dataclasses.replace(settings, network=name)) for name in names]
     architectures = list(dict.fromkeys(choice.network.name for choice in choices))
     if len(architectures) > 1:
@@ -184,6 +183,16 @@ def choose_all(settings: NetworkSettings) -> dict[str, Choice]:
         choices.append(choose_trained(dataclasses.replace(settings, network=name)))
     labels = name_apart([choice.label for choice in choices])
     return dict(zip(labels, choices, strict=True))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks the names that --network lists.
+
+    Raises:
+      UserError: if there is none, or one stands there twice.
+    """
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"--network={','.join(names)} names none, or one twice; name each once.")
 
 
 def name_apart(names: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ from randviz.commands.inputs import PictureSettings, SeedSettings, StepSettings
 from randviz.commands.network_choice import (
     Choice,
     NetworkSettings,
+    check_names,
     choose_trained,
     choose_untrained,
     name_apart,
@@ -57,6 +58,7 @@ from randviz.experiments.league_scores import (
     judge_league,
 )
 from randviz.experiments.painting_judges import PATCH_SIDES, make_judge, make_network_judge
+from randviz.experiments.proxies import count_weights
 from randviz.host.baselines import average_blocks
 from randviz.host.charts import save_figure
 from randviz.host.images import load_image, save_image, write_text
@@ -126,11 +128,9 @@ def choose_architectures(settings: Settings) -> dict[str, Choice]:
     Raises:
       UserError: if none is named, one is named twice, or one has weights already.
     """
-    names = settings.network
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"--network={','.join(names)} names none, or one twice; name each once.")
+    check_names(settings.network)
     found = []
-    for name in names:
+    for name in settings.network:
         choice = choose_untrained(NetworkSettings(network=name, seed=settings.seed))
         if choice.metadata["weights"] != "random":
             raise UserError(f"--network={name} has weights already; name an architecture.")
@@ -261,10 +261,9 @@ def _measure_cost(settings: Settings, trial: Trial) -> Record:
     seconds = (time.perf_counter() - began) / 8
     network = _find_network(settings, name)
     layer = find_layer(settings, name)
-    weights = jax.tree.leaves(getattr(bind(settings, name, 0), "params", {}))
     return {
         "num_features": math.prod(network.feature_shape(picture.shape, layer)),
-        "num_weights": sum(leaf.size for leaf in weights),
+        "num_weights": count_weights(getattr(bind(settings, name, 0), "params", {})),
         "seconds_per_step": seconds,
         "memory": plan.temp_size_in_bytes,
     }

@@ -239,9 +239,7 @@ def judge_league(records: Sequence[Record]) -> list[Claim]:
     def place(part: str, names: Sequence[str]) -> list[Trial]:
         return [{"part": part, "network": name} for name in names]
 
-    small, kernel7, maximum = (
-        {"part": "inversion", "network": name} for name in ("small", "small_kernel7", "small_max")
-    )
+    small, kernel7, maximum = place("inversion", ("small", "small_kernel7", "small_max"))
     distances = "log(distance of the first / of the second), about as many numbers"
     asked = [
         (

@@ -15,7 +15,6 @@ Example:
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import sys
@@ -27,8 +26,8 @@ import matplotlib.figure
 import numpy as np
 import scipy.stats
 
-from randviz.commands.inputs import SeedSettings, StepSettings, load_picture, make_keys
-from randviz.commands.network_choice import NetworkSettings, choose_untrained
+from randviz.commands.inputs import Picture, SeedSettings, StepSettings, load_picture, make_keys
+from randviz.commands.network_choice import NetworkSettings, check_names, choose_untrained
 from randviz.commands.trials import as_json, filter_records, list_values_of
 from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.classification import (
@@ -48,7 +47,7 @@ from randviz.experiments.proxies import (
 )
 from randviz.host.charts import format_markdown, save_figure
 from randviz.host.images import write_text
-from randviz.host.records import Record, Trial
+from randviz.host.records import Record, Trial, parse_record
 from randviz.host.samples import SAMPLES
 from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, one_by_one, run_module
@@ -119,10 +118,7 @@ class Settings(SeedSettings, StepSettings):
 
 def list_trials(settings: Settings) -> list[Trial]:
     """Proxies of each network, of those with published accuracies too, and each training."""
-    if len(set(settings.network)) < len(settings.network) or not settings.network:
-        raise UserError(
-            f"--network={','.join(settings.network)} names none, or one twice; name each once."
-        )
+    check_names(settings.network)
     _read_scores(_find_league(settings))  # or an hour passes before it is said that there are none
     for name in settings.network:
         _check_network(settings, name)
@@ -151,11 +147,15 @@ def _check_network(settings: Settings, name: str) -> None:
 
 
 @functools.cache
+def _load_classes(settings: Settings) -> list[Picture]:
+    """The pictures that crops are of."""
+    return [load_picture("image", source, _CLASS_SIZE) for source in settings.image]
+
+
+@functools.cache
 def _load_crops(settings: Settings) -> tuple[Crops, Crops]:
     """What is trained on, and a quarter as many to test on."""
-    pictures = [
-        np.asarray(load_picture("image", source, _CLASS_SIZE).image) for source in settings.image
-    ]
+    pictures = [np.asarray(picture.image) for picture in _load_classes(settings)]
     return (
         make_crops(pictures, settings.num_crops, test=False, seed=settings.seed),
         make_crops(pictures, settings.num_crops // 4, test=True, seed=settings.seed),
@@ -299,9 +299,10 @@ def _read_scores(folder: str) -> list[Record]:
             " name the folder of one that was run."
         )
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        records = [parse_record(line, must_be_checked=False) for line in lines]
         filter_records(records, part="inversion")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged; run the same league again, which goes on after its last good"
             " record."
@@ -347,7 +348,7 @@ def _format_tables(
             estimate([record[measure] for record in own])
             for measure in ("accuracy", "train_accuracy")
         )
-        rows.append([name, f"{accuracy:}", f"{fit.value:.2f}"])
+        rows.append([name, str(accuracy), f"{fit.value:.2f}"])
     accuracies = format_markdown(["architecture", "accuracy", "accuracy in training"], rows)
     published = format_markdown(
         ["architecture", "top-1 accuracy, %", "source"],
@@ -438,8 +439,8 @@ def describe(settings: Settings) -> dict[str, Any]:
     """The pixels of the classes."""
     return {
         "pictures": {
-            source: load_picture("image", source, _CLASS_SIZE).metadata["sha256"]
-            for source in settings.image
+            source: picture.metadata["sha256"]
+            for source, picture in zip(settings.image, _load_classes(settings), strict=True)
         }
     }
 

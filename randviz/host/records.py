@@ -72,7 +72,7 @@ class Records:
         lines = self._path.read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
-                record = _parse(line, must_be_checked=bool(found.get("checked")))
+                record = parse_record(line, must_be_checked=bool(found.get("checked")))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if number == len(lines):
                     break  # the process was killed while it wrote this one
@@ -126,8 +126,16 @@ def _format(record: Record) -> str:
     return json.dumps({**record, "check": _add_up(record)}) + "\n"
 
 
-def _parse(line: str, *, must_be_checked: bool) -> Record:
-    """The record of a line; ValueError, KeyError, TypeError or RecursionError if it is damaged."""
+def parse_record(line: str, *, must_be_checked: bool) -> Record:
+    """The record of a line of records.jsonl.
+
+    Args:
+      line: of the file.
+      must_be_checked: whether one without a checksum is damaged too.
+
+    Raises:
+      ValueError, KeyError, TypeError, RecursionError: if it is damaged.
+    """
     record = json.loads(line)
     record["trial"]
     # Earlier versions wrote no checksum.
