@@ -34,6 +34,8 @@ TRIALS = {
         "distance",
     ),
     "infinite_width": ({"part": "descent", "statistic": "gram", "draw": "fixed"}, "limit"),
+    "league": ({"part": "inversion", "network": "small_narrowest"}, "distance"),
+    "prediction": ({"part": "training", "network": "small_narrowest"}, "accuracy"),
 }
 
 

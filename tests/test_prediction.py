@@ -213,6 +213,7 @@ def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     )
     words = [
         f"--network={','.join(names)}",
+        "--known_network=small_stride",
         "--image=chelsea,coffee,brick",
         *("--num_networks=1", "--num_crops=8", "--num_steps=2"),
         f"--league={league}",
@@ -238,6 +239,7 @@ def test_a_small_comparison_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
         (["--league={damaged}"], "records.jsonl is damaged; run the same league again"),
         (["--network=small,alexnet"], "alexnet cannot be trained on crops of 24×24 pixels"),
         (["--network=small,small"], "names none, or one twice"),
+        (["--known_network=small"], "small has no published accuracy here; use some of alexnet,"),
     ],
 )
 def test_what_is_missing_is_said(words, said, capsys, tmp_path):

@@ -40,6 +40,8 @@ FIGURES = (
     "theory_panel",
     "why_random",
     "infinite_width",
+    "league",
+    "prediction",  # which reads the league's records
 )
 SCALES = ("smoke", "laptop", "paper")
 _LEAD = (

@@ -99,6 +99,10 @@ class Settings(SeedSettings, StepSettings):
     network: tuple[str, ...] = setting(
         tuple(network.name for network in VARIANTS), "The architectures that are trained."
     )
+    known_network: tuple[str, ...] = setting(
+        tuple(PUBLISHED),
+        "Architectures whose accuracy was published, which the proxies score too.",
+    )
     league: str = setting(
         "",
         "Folder with the records of `randviz league`, which has the scores; if not given, the"
@@ -119,10 +123,16 @@ class Settings(SeedSettings, StepSettings):
 def list_trials(settings: Settings) -> list[Trial]:
     """Proxies of each network, of those with published accuracies too, and each training."""
     check_names(settings.network)
+    for name in settings.known_network:
+        if name not in PUBLISHED:
+            raise UserError(
+                f"--known_network={name} has no published accuracy here; use some of"
+                f" {', '.join(PUBLISHED)}."
+            )
     _read_scores(_find_league(settings))  # or an hour passes before it is said that there are none
     for name in settings.network:
         _check_network(settings, name)
-    known = [name for name in PUBLISHED if name not in settings.network]
+    known = [name for name in dict.fromkeys(settings.known_network) if name not in settings.network]
     trials: list[Trial] = [
         {"network": name, "draw": draw, "part": "proxies"}
         for name in (*settings.network, *known)
