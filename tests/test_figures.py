@@ -102,8 +102,7 @@ def test_a_trial_of_the_laptop_results_comes_out_again(name, tmp_path):
         if record["trial"].get("weights") != TRAINED and wanted.items() <= record["trial"].items()
     )
     settings, trial = settings_of(name, "laptop", out_dir=str(tmp_path)), record["trial"]
-    study = getattr(module_of(name), "STUDY", None) or gather(module_of(name))
-    (found,) = study.measure(settings, [trial], [])
+    (found,) = gather(module_of(name)).measure(settings, [trial], [])
     assert found[measure] == pytest.approx(record[measure], rel=TOLERANCE)
 
 

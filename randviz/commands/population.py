@@ -429,4 +429,4 @@ STUDY = Study(
 )
 
 
-main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
+main = functools.partial(run_module, sys.modules[__name__])

@@ -189,4 +189,4 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
 
 
 STUDY = Study("select", list_trials, measure, plot, workload=workload, describe=describe)
-main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
+main = functools.partial(run_module, sys.modules[__name__])

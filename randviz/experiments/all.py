@@ -2,8 +2,8 @@
 
 Claim: none of its own; claims.json has those of all figures with their verdicts.
 Expect: a folder for each figure, index.html, which opens from a file, claims.json and claims.md,
-the same as a table. Smoke takes minutes on two cores, laptop scale about three hours, paper scale
-hours on a GPU. What is measured already is not measured again.
+the same as a table. Smoke takes minutes on two cores, laptop scale hours, paper scale hours on a
+GPU. What is measured already is not measured again.
 
 Example:
   python -m randviz.experiments.all --scale=smoke --out_dir=out/smoke
@@ -25,7 +25,8 @@ from randviz.experiments.page import Section, format_page
 from randviz.host.charts import format_markdown
 from randviz.host.images import write_text
 from randviz.host.runs import Stopped, write_record
-from randviz.host.settings import CommandSettings, run_command, setting
+from randviz.host.settings import run_command, setting
+from randviz.host.workers import WorkerSettings
 from randviz.types import UserError
 
 FIGURES = (
@@ -52,7 +53,7 @@ _LEAD = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(CommandSettings):
+class Settings(WorkerSettings):
     """Settings of all figures together."""
 
     scale: str = setting("smoke", "Whose flag files are read.", choices=SCALES)
@@ -137,6 +138,8 @@ def _list_args(settings: Settings, name: str, module: ModuleType) -> list[str]:
     known = [field.name for field in dataclasses.fields(module.Settings)]
     if settings.trained_weights and "trained_weights" in known:
         args.append(f"--trained_weights={settings.trained_weights}")
+    if settings.num_workers > 1 and "num_workers" in known:
+        args.append(f"--num_workers={settings.num_workers}")
     return args + ["--dry_run"] * settings.dry_run
 
 

@@ -197,7 +197,7 @@ STUDY = dataclasses.replace(
 )
 
 
-main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

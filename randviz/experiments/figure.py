@@ -11,6 +11,7 @@ from randviz.commands.trials import TRAINED, StudySettings, choose_networks, fin
 from randviz.experiments.claims import Sentence, log_ratio, tabulate
 from randviz.host.records import Record
 from randviz.host.samples import SCIKIT_IMAGE_SAMPLES
+from randviz.host.workers import WorkerSettings
 from randviz.networks.network import IMAGENET_MEAN
 from randviz.tasks.inversion import INPUT_OFFSET
 
@@ -37,7 +38,7 @@ UNCENTRED, CENTRED = "un-centred", "centred"
 
 
 @dataclasses.dataclass(frozen=True)
-class FigureSettings(StudySettings):
+class FigureSettings(StudySettings, WorkerSettings):
     """Settings that every figure has."""
 
     network: tuple[str, ...] = (*UNCENTRED_RECIPES, *CENTRED_RECIPES)

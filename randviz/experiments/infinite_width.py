@@ -53,6 +53,7 @@ from randviz.host.images import save_image, write_text
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.host.workers import WorkerSettings
 from randviz.networks.filter_bank import single_layer
 from randviz.networks.layers import Conv, Pool
 from randviz.networks.network import IMAGENET_MEAN, Network
@@ -84,7 +85,7 @@ _JUDGE = 2**31  # of the judges' key; no descent has this number
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(SeedSettings, PictureSettings, StepSettings):
+class Settings(SeedSettings, PictureSettings, StepSettings, WorkerSettings):
     """Settings of the experiment."""
 
     image: tuple[str, ...] = setting(

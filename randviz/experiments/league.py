@@ -66,6 +66,7 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.host.workers import WorkerSettings
 from randviz.networks.adapters import from_function
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.extractor import Extractor
@@ -90,7 +91,7 @@ _FARTHEST = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(SeedSettings, PictureSettings, StepSettings):
+class Settings(SeedSettings, PictureSettings, StepSettings, WorkerSettings):
     """Settings of the league."""
 
     network: tuple[str, ...] = setting(

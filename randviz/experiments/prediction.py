@@ -51,6 +51,7 @@ from randviz.host.records import Record, Trial, parse_record
 from randviz.host.samples import SAMPLES
 from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, one_by_one, run_module
+from randviz.host.workers import WorkerSettings
 from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import Network
 from randviz.networks.small import VARIANTS
@@ -93,7 +94,7 @@ AGAIN = "accuracy of another training"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(SeedSettings, StepSettings):
+class Settings(SeedSettings, StepSettings, WorkerSettings):
     """Settings of the comparison with training."""
 
     network: tuple[str, ...] = setting(
@@ -465,7 +466,7 @@ STUDY = Study(
     # No record depends on the league's.
     excluded_fields=(*EXCLUDED_FIELDS, "league"),
 )
-main = functools.partial(run_module, sys.modules[__name__], study=STUDY)
+main = functools.partial(run_module, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
 from randviz.host.study import Workload, run_module
+from randviz.host.workers import WorkerSettings
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights, weight_shapes
@@ -62,7 +63,7 @@ networks' log losses at that layer from their means, each times √(n / (n − 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(SeedSettings, PictureSettings, StepSettings):
+class Settings(SeedSettings, PictureSettings, StepSettings, WorkerSettings):
     """Settings of the audit."""
 
     network: str = setting("vgg19", "The architecture.", choices=tuple(NETWORKS))

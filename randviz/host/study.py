@@ -7,9 +7,10 @@ paper's sentences goes to claims.json.
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,11 +24,12 @@ from randviz.host.processes import ProcessSettings, broadcast, join_processes, t
 from randviz.host.progress import Progress
 from randviz.host.records import Record, Records, Trial, name_trial
 from randviz.host.runs import Stopped, write_record
-from randviz.host.settings import list_values, run_command
+from randviz.host.settings import configure_jax, list_values, run_command
+from randviz.host.workers import WorkerSettings, answer, check_workers, share_jobs
 from randviz.types import Image, UserError
 
 # Which file trained weights come from stands in the records of those weights.
-EXCLUDED_FIELDS = ("out_dir", "trained_weights", "alexnet_weights")
+EXCLUDED_FIELDS = ("out_dir", "trained_weights", "alexnet_weights", "num_workers")
 
 
 class Workload(NamedTuple):
@@ -87,12 +89,14 @@ def one_by_one(measure: Callable[[Any, Trial], Record]) -> Callable:
 
 
 def gather(module: ModuleType) -> Study:
-    """The study that a module makes up.
+    """The study that a module makes up, or its `STUDY`, if it has one.
 
     Args:
       module: with `list_trials`, `measure` of one trial and `plot`; `judge`, `workload` and
         `describe` if it has them.
     """
+    if hasattr(module, "STUDY"):
+        return module.STUDY
     optional = ("judge", "workload", "describe")
     return Study(
         name=module.__spec__.name.rpartition(".")[2],
@@ -103,26 +107,28 @@ def gather(module: ModuleType) -> Study:
     )
 
 
-def run_module(
-    module: ModuleType, argv: Sequence[str], study: Study | None = None, name: str = ""
-) -> int:
+def run_module(module: ModuleType, argv: Sequence[str], name: str = "") -> int:
     """Runs the study of a module from the command line; returns its exit code.
 
     Args:
-      module: with `Settings`.
+      module: with `Settings`, and a study as in `gather`.
       argv: the arguments.
-      study: what it is, if `gather` cannot find it.
       name: of the command, for messages, if it is not the module's.
     """
-    run = lambda settings: run_study(study or gather(module), settings)
+    run = lambda settings: run_study(gather(module), settings, module.__spec__.name)
     name = name or module.__spec__.name.replace(".commands.", " ")
     return run_command(name, module.Settings, run, argv, module.__doc__)
 
 
-def run_study(study: Study, settings: Any) -> None:
+def run_study(study: Study, settings: Any, module: str = "") -> None:
     """Measures the trials that have no record, plots, and judges; or says what it would take.
 
     All processes of a study measure, the first one writes.
+
+    Args:
+      study: any.
+      settings: of its settings class.
+      module: the name of the module that `gather` finds the study in, for workers.
 
     Raises:
       UserError: if the study does not fit into memory, or its folder cannot be written, is in use
@@ -131,6 +137,8 @@ def run_study(study: Study, settings: Any) -> None:
     """
     if isinstance(settings, ProcessSettings):
         join_processes(settings)
+    if isinstance(settings, WorkerSettings):
+        check_workers(settings.num_workers)
     trials, metadata = together(lambda: _plan(study, settings))
     if settings.dry_run:
         _check_resources(study, settings)
@@ -139,12 +147,13 @@ def run_study(study: Study, settings: Any) -> None:
     with contextlib.ExitStack() as stack:
         lock = lambda: stack.enter_context(lock_folder(settings.out_dir))
         folder = together(lambda: lock() if is_first else None)
-        _run(study, settings, trials, metadata, folder)
+        _run(study, settings, module, trials, metadata, folder)
 
 
 def _run(
     study: Study,
     settings: Any,
+    module: str,
     trials: list[Trial],
     metadata: Mapping[str, Any],
     folder: pathlib.Path | None,
@@ -157,7 +166,7 @@ def _run(
     if missing:
         together(lambda: _check_resources(study, settings))
         try:
-            _measure(study, settings, missing, len(trials), records)
+            _measure(study, settings, module, missing, len(trials), records)
         except KeyboardInterrupt:
             raise Stopped("stopped; the same command goes on after the last record.") from None
     if records:
@@ -176,18 +185,52 @@ def _plan(study: Study, settings: Any) -> tuple[list[Trial], dict[str, Any]]:
 
 
 def _measure(
-    study: Study, settings: Any, missing: list[Trial], total: int, records: Records | None
+    study: Study,
+    settings: Any,
+    module: str,
+    missing: list[Trial],
+    total: int,
+    records: Records | None,
 ) -> None:
     done = total - len(missing)
     with Progress(study.name, total, done, unit="trial", silent=records is None) as progress:
-        for batch in study.list_batches(settings, missing):
-            found = study.measure(settings, batch, records.records if records else ())
+        for batch, found in _measure_batches(study, settings, module, missing, records):
             if records:
                 for trial, record in zip(batch, found, strict=True):
                     records.append({"trial": trial, **record})
             done += len(batch)
             more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
             progress.report(done, name_trial(batch[0]) + more)
+
+
+def _measure_batches(
+    study: Study, settings: Any, module: str, missing: list[Trial], records: Records | None
+) -> Iterator[tuple[list[Trial], Sequence[Record]]]:
+    batches = study.list_batches(settings, missing)
+    if getattr(settings, "num_workers", 1) > 1:
+        introduction = {"module": module, "settings": dataclasses.asdict(settings)}
+        statement = f"from {__name__} import serve; serve()"
+        yield from share_jobs(statement, introduction, [*batches], settings.num_workers)
+        return
+    for batch in batches:
+        yield batch, study.measure(settings, batch, records.records if records else ())
+
+
+def serve() -> None:
+    """Measures trials for another process that runs the same study; see `workers.answer`."""
+    answer(_prepare_study)
+
+
+def _prepare_study(introduction: dict[str, Any]) -> Callable[[list[Trial]], Sequence[Record]]:
+    module = importlib.import_module(introduction["module"])
+    values = introduction["settings"].items()
+    settings = module.Settings(
+        **{name: tuple(x) if isinstance(x, list) else x for name, x in values}
+    )
+    configure_jax(getattr(settings, "precision", "highest"))
+    study = gather(module)
+    # Trials do not depend on each other's records in a study that workers share.
+    return lambda batch: study.measure(settings, batch, ())
 
 
 def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records) -> None:
@@ -223,5 +266,5 @@ def _check_resources(study: Study, settings: Any) -> None:
             workload.start,
             num_steps=workload.num_steps,
             dry_run=settings.dry_run,
-            num_together=workload.num_together,
+            num_together=workload.num_together * getattr(settings, "num_workers", 1),
         )

@@ -1,0 +1,159 @@
+"""Workers: every trial once, the records of one process, and no worker that outlives its work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from randviz.host.study import run_module
+from randviz.host.workers import _Runs
+
+STUDY = '''
+"""A study of numbers."""
+
+import dataclasses
+import os
+import time
+
+from randviz.host.settings import setting
+from randviz.host.workers import WorkerSettings
+from randviz.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(WorkerSettings):
+    count: int = setting(6, "How many.")
+    factors: tuple[str, ...] = setting(("2", "3"), "A tuple, which must arrive as one.")
+    fault: str = setting("", "What happens at the last trial.")
+
+
+def list_trials(settings):
+    return [{"n": n} for n in range(settings.count)]
+
+
+def measure(settings, trial):
+    print("what a library prints")
+    if trial["n"] == settings.count - 1:
+        if settings.fault == "mistake":
+            raise UserError("broken.")
+        if settings.fault == "bug":
+            raise KeyError("broken")
+        if settings.fault == "killed":
+            os.kill(os.getpid(), 9)
+    if settings.fault == "endless":
+        print("begun", file=open(f"begun_{trial['n']}", "w"))
+        time.sleep(600)
+    hash(settings)  # as a cache does
+    return {"product": trial["n"] * int(settings.factors[1]), "process": os.getpid()}
+
+
+def plot(settings, records, folder):
+    (folder / "order").write_text(" ".join(str(record["trial"]["n"]) for record in records))
+
+
+describe = lambda settings: {"name": "numbers"}
+'''
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    (tmp_path / "numbers_study.py").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "numbers_study", raising=False)
+    import numbers_study
+
+    return lambda *words: run_module(numbers_study, ["--num_workers=2", "--out_dir=out", *words])
+
+
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+
+
+def read_records():
+    return [json.loads(line) for line in open("out/records.jsonl")]
+
+
+def test_two_workers_measure_each_trial_once_and_it_is_plotted_in_order(run, capfd):
+    assert run() == 0
+    records = read_records()
+    assert sorted(record["product"] for record in records) == [0, 3, 6, 9, 12, 15]
+    assert len({record["process"] for record in records} - {os.getpid()}) == 2
+    assert open("out/order").read() == "0 1 2 3 4 5"
+    # One process goes on where two ended, and finds nothing to do.
+    assert run("--num_workers=1") == 0 and read_records() == records
+    assert "what a library prints" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("mistake", "broken."), ("killed", "a worker was killed (SIGKILL), perhaps for want")],
+)
+def test_what_ends_a_worker_is_said_and_the_same_command_goes_on(run, capfd, fault, said):
+    assert run(f"--fault={fault}") == 2
+    assert said in capfd.readouterr().err
+    kept = read_records() if os.path.exists("out/records.jsonl") else []
+    assert 5 not in {record["trial"]["n"] for record in kept}
+    assert not psutil.Process().children()
+
+
+def test_a_fault_of_the_program_is_a_fault_here_too(run, capfd):
+    with pytest.raises(RuntimeError, match="a worker failed"):
+        run("--fault=bug")
+    assert "KeyError: 'broken'" in capfd.readouterr().err
+
+
+def test_workers_end_with_the_process_that_started_them(run, tmp_path):
+    words = "import numbers_study as s, sys; from randviz.host.study import run_module;"
+    words += "run_module(s, sys.argv[1:])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", words, "--num_workers=2", "--fault=endless", "--out_dir=out"],
+        cwd=tmp_path,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("begun_*"))) < 2:
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.1)
+    workers = psutil.Process(parent.pid).children()
+    assert len(workers) == 2
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--num_workers=999"], "--num_workers=999 is more than this process has cores"),
+        (["--num_workers=0"], "num_workers"),
+    ],
+)
+def test_wrong_numbers_of_workers_are_said(run, words, said, capsys):
+    assert run(*words) == 2
+    assert said in capsys.readouterr().err
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.randoms())
+def test_each_job_is_given_once_and_neighbours_stay_together(count, num_workers, random):
+    runs = _Runs(range(count), num_workers)
+    given_jobs, working, last, jumps = [], set(range(num_workers)), {}, 0
+    while working:
+        worker = random.choice(sorted(working))
+        try:
+            job = runs.take(worker)
+        except IndexError:
+            working.remove(worker)
+            continue
+        jumps += job != last.get(worker, -2) + 1
+        last[worker] = job
+        given_jobs.append(job)
+    assert sorted(given_jobs) == list(range(count))
+    # Each first job, and each time that a run is halved.
+    assert jumps <= num_workers * (2 + count.bit_length())
