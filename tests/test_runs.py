@@ -26,6 +26,12 @@ from randviz.types import UserError
 NUM_STEPS = 40
 
 
+@pytest.fixture(autouse=True)
+def never_save_by_the_clock(monkeypatch):
+    """A busy machine would save states that no test asked for, where compiling takes long."""
+    monkeypatch.setattr(runs, "_SAVE_SECONDS", float("inf"))
+
+
 @pytest.fixture(scope="module")
 def problem(tiny, params, image):
     objective = rv.Texture(layers=("conv1_1", "conv2_1")).of(tiny.bind(params), image)

@@ -92,20 +92,23 @@ def test_two_workers_measure_each_trial_once_and_it_is_plotted_in_order(run, cap
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
-    [("mistake", "broken."), ("killed", "a worker was killed (SIGKILL), perhaps for want")],
+    ("fault", "count", "said"),
+    [
+        ("mistake", 1, "broken."),
+        ("killed", 3, "a worker was killed (SIGKILL), perhaps for want"),
+    ],
 )
-def test_what_ends_a_worker_is_said_and_the_same_command_goes_on(run, capfd, fault, said):
-    assert run(f"--fault={fault}") == 2
+def test_what_ends_a_worker_is_said_and_no_other_is_left(run, capfd, fault, count, said):
+    assert run(f"--fault={fault}", f"--count={count}") == 2
     assert said in capfd.readouterr().err
     kept = read_records() if os.path.exists("out/records.jsonl") else []
-    assert 5 not in {record["trial"]["n"] for record in kept}
+    assert count - 1 not in {record["trial"]["n"] for record in kept}
     assert not psutil.Process().children()
 
 
 def test_a_fault_of_the_program_is_a_fault_here_too(run, capfd):
     with pytest.raises(RuntimeError, match="a worker failed"):
-        run("--fault=bug")
+        run("--fault=bug", "--count=1")
     assert "KeyError: 'broken'" in capfd.readouterr().err
 
 
