@@ -258,3 +258,8 @@ def test_what_is_missing_is_said(words, said, capsys, tmp_path):
     ]
     assert prediction.main([*options, f"--out_dir={tmp_path / 'out'}", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_before_the_league_is_run_the_prediction_can_be_tried(tmp_path):
+    words = ["--network=small_narrowest", "--dry_run", f"--out_dir={tmp_path / 'all/prediction'}"]
+    assert prediction.main(words) == 0

@@ -236,6 +236,11 @@ def _find_network(settings: Settings, name: str) -> Network | ModuleNetwork:
     return VGG19 if name == TRAINED_VGG19 else choose_architectures(settings)[name].network
 
 
+def is_timed(trial: Trial) -> bool:
+    """Whether a trial measures time."""
+    return trial["part"] == "cost"
+
+
 def measure(settings: Settings, trial: Trial) -> Record:
     """One trial of any part."""
     parts = {

@@ -130,7 +130,9 @@ def list_trials(settings: Settings) -> list[Trial]:
                 f"--known_network={name} has no published accuracy here; use some of"
                 f" {', '.join(PUBLISHED)}."
             )
-    _read_scores(_find_league(settings))  # or an hour passes before it is said that there are none
+    if not settings.dry_run:
+        # Or an hour passes before it is said that there are none.
+        _read_scores(_find_league(settings))
     for name in settings.network:
         _check_network(settings, name)
     known = [name for name in dict.fromkeys(settings.known_network) if name not in settings.network]

@@ -34,6 +34,7 @@ def check_resources(
     dry_run: bool,
     solver: Solver | str = "jaxopt",
     num_together: int = 1,
+    num_workers: int = 1,
     shape: tuple[int, ...] | None = None,
 ) -> bool:
     """What a command does before its descents: it refuses what will not fit; or only reports.
@@ -46,6 +47,7 @@ def check_resources(
       dry_run: whether the command only reports.
       solver: as in `descent.init`.
       num_together: how many descents share one program.
+      num_workers: how many processes do so; the time that is reported is that of one.
       shape: (H, W) of the result, if a margin of what descends is cut off.
 
     Returns:
@@ -57,6 +59,12 @@ def check_resources(
     estimate = estimate_descent(make_objective, start, num_together=num_together, solver=solver)
     height, width = shape or start.shape[:2]
     check_memory(estimate, max(height, width))
+    together = num_workers * estimate.peak  # each has what this process has, too
+    if num_workers > 1 and together > estimate.free:
+        raise UserError(
+            f"--num_workers={num_workers} need about {format_bytes(together)} of memory together"
+            f" and {format_bytes(estimate.free)} are free; take fewer."
+        )
     if dry_run:
         began = time.monotonic()
         pace = measure_pace(make_objective(), start.shape, solver=solver)

@@ -10,6 +10,12 @@ import rich.progress
 
 _LOG_SECONDS = 10.0
 _displays: list[rich.progress.Progress] = []  # the one on the terminal, which nested ones share
+_silenced: list[bool] = []  # whether this process writes no progress
+
+
+def silence() -> None:
+    """Writes no progress in this process from now on: another one does."""
+    _silenced.append(True)
 
 
 class Progress:
@@ -47,7 +53,9 @@ class Progress:
         self.began: float | None = None  # when the pace began to be measured
         self.reported = 0.0  # when the last line was written; 0 before the first
         self.left: float | None = None  # seconds to the end, once the pace is known
-        self.console = rich.console.Console(file=sys.stderr, highlight=False, quiet=silent)
+        self.console = rich.console.Console(
+            file=sys.stderr, highlight=False, quiet=silent or bool(_silenced)
+        )
         self.bar = None
 
     def __enter__(self) -> Self:

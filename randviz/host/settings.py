@@ -5,6 +5,7 @@ refuses two modules that both define `--seed`.
 """
 
 import atexit
+import contextlib
 import csv
 import dataclasses
 import difflib
@@ -18,7 +19,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -362,11 +363,7 @@ def run_command(
     # Or the interpreter looks through all that JAX has made once more, for most of a second.
     atexit.register(gc.freeze)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: print(
-                f"{name}: warning: {message}", file=sys.stderr
-            )
+        with print_warnings(name):
             settings = parse_flags(settings_class, argv)
             configure_jax(getattr(settings, "precision", "highest"))
             run(settings)
@@ -382,6 +379,21 @@ def run_command(
         signals.end_by_signal()
         return 2
     return 0
+
+
+@contextlib.contextmanager
+def print_warnings(name: str) -> Iterator[None]:
+    """Prints warnings of this program's as sentences, each time.
+
+    Args:
+      name: of the command, which comes first.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: print(
+            f"{name}: warning: {message}", file=sys.stderr
+        )
+        yield
 
 
 def explain_error(error: Exception) -> str | None:

@@ -25,7 +25,7 @@ from randviz.host.progress import Progress
 from randviz.host.records import Record, Records, Trial, name_trial
 from randviz.host.runs import Stopped, write_record
 from randviz.host.settings import configure_jax, list_values, run_command
-from randviz.host.workers import WorkerSettings, answer, check_workers, share_jobs
+from randviz.host.workers import WorkerSettings, check_workers, share_jobs
 from randviz.types import Image, UserError
 
 # Which file trained weights come from stands in the records of those weights.
@@ -63,6 +63,8 @@ class Study:
       workload: settings → the largest descent, for studies that can be estimated.
       describe: settings → what the records depend on beside the settings, plain values.
       list_batches: (settings, trials) → batches of trials that are measured together.
+      is_timed: trial → whether its record has a time that is compared, so that nothing else may run
+        beside it.
       excluded_fields: names of settings that no record depends on.
     """
 
@@ -76,6 +78,7 @@ class Study:
     list_batches: Callable[[Any, list[Trial]], Iterable[list[Trial]]] = lambda settings, trials: [
         [trial] for trial in trials
     ]
+    is_timed: Callable[[Trial], bool] = lambda trial: False
     excluded_fields: tuple[str, ...] = EXCLUDED_FIELDS
 
 
@@ -92,12 +95,12 @@ def gather(module: ModuleType) -> Study:
     """The study that a module makes up, or its `STUDY`, if it has one.
 
     Args:
-      module: with `list_trials`, `measure` of one trial and `plot`; `judge`, `workload` and
-        `describe` if it has them.
+      module: with `list_trials`, `measure` of one trial and `plot`; `judge`, `workload`,
+        `describe` and `is_timed` if it has them.
     """
     if hasattr(module, "STUDY"):
         return module.STUDY
-    optional = ("judge", "workload", "describe")
+    optional = ("judge", "workload", "describe", "is_timed")
     return Study(
         name=module.__spec__.name.rpartition(".")[2],
         list_trials=module.list_trials,
@@ -206,30 +209,34 @@ def _measure(
 def _measure_batches(
     study: Study, settings: Any, module: str, missing: list[Trial], records: Records | None
 ) -> Iterator[tuple[list[Trial], Sequence[Record]]]:
-    batches = study.list_batches(settings, missing)
-    if getattr(settings, "num_workers", 1) > 1:
-        introduction = {"module": module, "settings": dataclasses.asdict(settings)}
-        statement = f"from {__name__} import serve; serve()"
-        yield from share_jobs(statement, introduction, [*batches], settings.num_workers)
-        return
-    for batch in batches:
-        yield batch, study.measure(settings, batch, records.records if records else ())
+    num_workers = getattr(settings, "num_workers", 1)
+    shared = []
+    for batch in study.list_batches(settings, missing):
+        if num_workers > 1 and not any(map(study.is_timed, batch)):
+            shared.append(batch)
+        else:
+            yield batch, study.measure(settings, batch, records.records if records else ())
+    if shared:
+        setup = {"module": module, "settings": dataclasses.asdict(settings)}
+        yield from share_jobs(prepare_study, setup, shared, num_workers)
 
 
-def serve() -> None:
-    """Measures trials for another process that runs the same study; see `workers.answer`."""
-    answer(_prepare_study)
+def prepare_study(setup: dict[str, Any]) -> Callable[[list[Trial]], Sequence[Record]]:
+    """Prepares a study in a worker.
 
+    Args:
+      setup: the name of its module, and its settings by name.
 
-def _prepare_study(introduction: dict[str, Any]) -> Callable[[list[Trial]], Sequence[Record]]:
-    module = importlib.import_module(introduction["module"])
-    values = introduction["settings"].items()
+    Returns:
+      Batch of trials → what is added to their records. They depend on no records before.
+    """
+    module = importlib.import_module(setup["module"])
+    values = setup["settings"].items()
     settings = module.Settings(
         **{name: tuple(x) if isinstance(x, list) else x for name, x in values}
     )
     configure_jax(getattr(settings, "precision", "highest"))
     study = gather(module)
-    # Trials do not depend on each other's records in a study that workers share.
     return lambda batch: study.measure(settings, batch, ())
 
 
@@ -266,5 +273,6 @@ def _check_resources(study: Study, settings: Any) -> None:
             workload.start,
             num_steps=workload.num_steps,
             dry_run=settings.dry_run,
-            num_together=workload.num_together * getattr(settings, "num_workers", 1),
+            num_together=workload.num_together,
+            num_workers=getattr(settings, "num_workers", 1),
         )
