@@ -157,10 +157,11 @@ def test_every_architecture_is_measured_and_tabled(finished):
     assert len(list((folder / "pictures").glob("*.png"))) == 2 * 2 * 4
 
 
-def test_a_finished_league_measures_nothing(finished, capsys):
+def test_a_finished_league_measures_nothing_and_may_get_more_networks(finished):
     folder, words = finished
     before = (folder / "records.jsonl").read_text()
     assert main(["league", *words]) == 0
+    assert main(["league", *words, "--num_networks=1"]) == 0  # as if these had been added
     assert (folder / "records.jsonl").read_text() == before
 
 

@@ -465,8 +465,8 @@ STUDY = Study(
     plot=plot,
     judge=judge,
     describe=describe,
-    # No record depends on the league's.
-    excluded_fields=(*EXCLUDED_FIELDS, "league"),
+    # No record depends on the league's, or on how many others there are.
+    excluded_fields=(*EXCLUDED_FIELDS, "league", "num_networks"),
 )
 main = functools.partial(run_module, sys.modules[__name__])
 
