@@ -171,9 +171,23 @@ def test_a_planted_correlation_is_found_and_a_shuffled_one_is_not(tmp_path):
     settings = prediction.Settings(league=str(tmp_path))
     for accuracies, verdict in ((planted, "supported"), (shuffled, "inconclusive")):
         claims = prediction.judge(settings, make_trainings(accuracies))
-        first = next(claim for claim in claims if "inverted" in claim.statement)
-        assert (first.verdict, first.n) == (verdict, 18), first
-        assert {claim.verdict for claim in claims if claim is not first} == {"not run"}
+        # Both of inversions, with all architectures and with those that have an activation.
+        first, last = (claim for claim in claims if "inverted" in claim.statement and claim.n)
+        assert (first.verdict, first.n, first.post_hoc) == (verdict, 18, False), first
+        assert (last.effect, last.post_hoc) == (first.effect, True)
+        assert {claim.verdict for claim in claims if not claim.n} == {"not run"}
+
+
+def test_networks_without_an_activation_are_left_out_of_the_last_claim(tmp_path):
+    names = [f"net{k:02d}" for k in range(18)]
+    gains = dict(zip(names, np.linspace(-3, 3, 18), strict=True)) | {"small_linear": 9.0}
+    (tmp_path / "records.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in make_scores(gains))
+    )
+    accuracies = {name: 0.5 + 0.05 * gains[name] for name in names} | {"small_linear": 0.0}
+    settings = prediction.Settings(league=str(tmp_path))
+    first, last = (c for c in prediction.judge(settings, make_trainings(accuracies)) if c.n)
+    assert (first.n, last.n) == (19, 18) and first.effect < last.effect > 0.95
 
 
 def test_intervals_of_correlations_hold_them():

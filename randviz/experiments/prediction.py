@@ -445,6 +445,25 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
         for kind in accuracies
         for score, words in said.items()
     ]
+    # Such a network is inverted best and cannot be trained.
+    linear = {network.name for network in VARIANTS if network.activation == "none"}
+    gains = {
+        name: gain
+        for name, gain in predictors.get(SCORES["gain"][0], {}).items()
+        if name not in linear
+    }
+    sentences.append(
+        Sentence(
+            f"{said['gain']} foretells accuracy after training ({TRAINED}), of those with an"
+            " activation.",
+            correlate(gains, accuracies[TRAINED]),
+            units="architectures",
+            measure="Spearman's rank correlation",
+            groups=(SCORES["gain"][0], f"accuracy, {TRAINED}"),
+            above=0.0,
+            post_hoc=True,
+        )
+    )
     return judge_together("prediction", sentences)
 
 
