@@ -393,7 +393,7 @@ def _draw_correlations(found: dict[str, dict[str, Estimate]]) -> matplotlib.figu
     axes.set_yticks(range(len(found)), list(found))
     axes.invert_yaxis()
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -406,18 +406,22 @@ def _draw_accuracies(
     shown = [words for words in (SCORES["gain"][0], PROXIES["operations"]) if words in predictors]
     figure = matplotlib.figure.Figure(figsize=(6.5 * len(shown), 5), layout="constrained")
     for words, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
-        for name, value in accuracy.items():
-            if name not in predictors[words]:
-                continue
+        names = sorted(accuracy.keys() & predictors[words].keys(), key=lambda name: accuracy[name])
+        for place, name in enumerate(names):
+            value = accuracy[name]
             x = predictors[words][name]
             own = filter_records(records, part="training", network=name)
             axes.plot([x] * len(own), [record["accuracy"] for record in own], ".", color="0.7")
             axes.plot(x, value, "o", color="C0", ms=4)
+            # On alternating sides, since many have the same number of operations.
+            side, offset = (("left", 4), ("right", -4))[place % 2]
             axes.annotate(
-                name.removeprefix("small_"), (x, value), xytext=(4, 2), fontsize=8,
-                textcoords="offset points",
+                name.removeprefix("small_"), (x, value), xytext=(offset, 2), fontsize=8,
+                textcoords="offset points", ha=side,
             )  # fmt: skip
-        axes.set(xlabel=words, ylabel="accuracy after training")
+        shown_words = f"logarithm of the {words}" if words == PROXIES["operations"] else words
+        axes.set(xlabel=shown_words, ylabel="accuracy after training")
+        axes.margins(x=0.1)
         axes.grid(alpha=0.3)
     return figure
 
