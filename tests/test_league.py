@@ -127,11 +127,11 @@ class Mine(nn.Module):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A league of a small network and a module of the user's own."""
+    """A league of a single layer and a module of the user's own."""
     folder = tmp_path_factory.mktemp("league")
     (folder / "mine.py").write_text(MINE)
     words = [
-        f"--network=small_narrow,{folder / 'mine.py'}:Mine",
+        f"--network=pooled_filters,{folder / 'mine.py'}:Mine",
         "--image=chelsea,coffee",
         "--texture_image=brick",
         "--style_image=starry_night",
@@ -151,7 +151,7 @@ def test_every_architecture_is_measured_and_tabled(finished):
     assert len(parts) == 2 * 5
     assert len({r["distance"] for r in records if "distance" in r}) == 2 * 2 * 2
     table = (folder / "league.md").read_text()
-    for name in ("small_narrow", "Mine"):
+    for name in ("pooled_filters", "Mine"):
         assert f"| {name} |" in table
     assert (folder / "places.png").exists() and (folder / "panel.jpg").exists()
     assert len(list((folder / "pictures").glob("*.png"))) == 2 * 2 * 4
@@ -174,8 +174,8 @@ def test_gains_are_over_block_means_of_as_many_numbers(finished):
         picture = np.asarray(crop_square(load_image(record["trial"]["image"])))
         picture = np.asarray(resize_image(picture, 32))
         result = load_image(picture_path(folder, record["trial"]))
-        # pool3 of small_narrow is 4·4·32, the output of Mine 4·4·16.
-        count = {"small_narrow": 512, "Mine": 256}[record["trial"]["network"]]
+        # pool1 of pooled_filters is 2·2·128, the output of Mine 4·4·16.
+        count = {"pooled_filters": 512, "Mine": 256}[record["trial"]["network"]]
         blocks = compare_images(average_blocks(picture, count), picture)["psnr"]
         found = compare_images(result, picture)["psnr"]
         assert record["gain"] == pytest.approx(found - blocks, abs=1e-6)

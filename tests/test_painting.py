@@ -283,12 +283,12 @@ def test_a_tileable_texture_repeats_without_a_seam():
     plain, tileable = (
         rv.paint_texture(
             jax.random.key(0), source, shape=(32, 40), tileable=tileable,
-            schedule=rv.Schedule((28, 40), (80, 40)),
+            schedule=rv.Schedule((40,), (100,)),
         ).image
         for tileable in (False, True)
     )  # fmt: skip
     assert plain.shape == tileable.shape == (32, 40, 3)
-    # Under five keys 0.9 to 1.4 with, 1.9 to 2.5 without: a seam is a single row, and scatters.
+    # Under four keys 0.9 to 1.3 with, 1.7 to 2.5 without: a seam is a single row, and scatters.
     assert measure_seams(tileable).max() < 1.5 < 1.7 < measure_seams(plain).min()
     # Its colours are the texture's.
     np.testing.assert_allclose(tileable.mean((0, 1)), source.mean((0, 1)), atol=0.05)
