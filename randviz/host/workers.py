@@ -1,7 +1,6 @@
 """Workers: processes of this machine that share the jobs of one command.
 
-On Linux each has its own cores. One process leaves a part of them idle where pictures are small,
-and compiles on one of them.
+On Linux each has its own cores. One process leaves a part of them idle where pictures are small.
 """
 
 import collections
