@@ -75,7 +75,8 @@ def make_section(name="fig3", **changes):
     section = Section(
         name=name,
         title=f"Title of {name}",
-        description="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nExample:\n  run x",
+        description="It does.\n\nClaim: as `conv1_1` goes.\nExpect: much.\n\nUsage: x [y]\n\n"
+        "Examples:\n  run x",
         command=f"python -m {name} --seed=1",
         metadata={
             "settings": {"seed": 123456, "layers": ["a", "b"]},
@@ -216,7 +217,7 @@ def test_hostile_text_comes_out_escaped(page):
 def test_words_are_paragraphs_and_examples_are_left_out(page):
     assert "<p><strong>Claim:</strong> as <code>conv1_1</code> goes.</p>" in page
     assert "<p><strong>Expect:</strong> much.</p>" in page
-    assert "Example" not in page
+    assert "Example" not in page and "Usage" not in page
 
 
 def test_tables_are_tables_below_the_section(page):

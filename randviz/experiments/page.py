@@ -21,7 +21,8 @@ from randviz.experiments.claims import VERDICTS
 from randviz.types import UserError
 
 # Words that open a paragraph of a docstring, whether or not an empty line stands before them.
-_HEADS = ("Claim", "Expect", "Example", "References")
+_LEFT_OUT = ("Usage", "Examples", "Example")
+_HEADS = ("Claim", "Expect", *_LEFT_OUT, "References")
 _LONGEST_TABLE = 60  # rows that are shown before one asks for them
 _TO_THE_TOP = '<p class="soft"><a href="#the-top">to the top</a></p>'
 
@@ -32,7 +33,8 @@ class Section(NamedTuple):
     Attributes:
       name: its module's name, which links go to.
       title: what was done, in short.
-      description: the module's docstring; its example is left out, for the command is shown.
+      description: the module's docstring; its usage and examples are left out, for the command is
+        shown.
       command: the command that made it.
       metadata: settings and machine as in run.json, plain values, which may be nested.
       pictures: PNG or JPEG files.
@@ -196,7 +198,7 @@ def _format_description(description: str) -> str:
     paragraphs = []
     for text in re.split(rf"\n\s*\n|\n(?=(?:{heads}):)", description.strip()):
         head = re.match(rf"({heads}):", text)
-        if head and head[1] == "Example":
+        if head and head[1] in _LEFT_OUT:
             continue
         text = re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html.escape(text))
         if head:
