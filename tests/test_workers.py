@@ -42,13 +42,16 @@ def list_trials(settings):
 
 def measure(settings, trial):
     print("what a library prints")
+    if trial["n"] == 2:
+        open("third", "w")  # the two before have been answered
     if trial["n"] == settings.count - 1:
         if settings.fault == "mistake":
+            while not os.path.exists("third"):
+                time.sleep(0.01)
             raise UserError("broken.")
         if settings.fault == "bug":
             raise KeyError("broken")
         if settings.fault.startswith("SIG"):
-            time.sleep(1)  # the other worker has done the rest by then
             os.kill(os.getpid(), getattr(signal, settings.fault))
     if settings.fault == "endless":
         print("begun", file=open(f"begun_{trial['n']}", "w"))
@@ -102,7 +105,7 @@ def test_two_workers_measure_each_trial_once_and_it_is_plotted_in_order(run, cap
 def test_a_mistake_in_a_worker_is_said_and_what_others_measured_is_kept(run, capfd):
     assert run("--fault=mistake") == 2
     assert "broken." in capfd.readouterr().err
-    assert {record["trial"]["n"] for record in read_records()} >= {0, 1, 2}
+    assert {record["trial"]["n"] for record in read_records()} >= {0, 1}
     assert not psutil.Process().children()
 
 
