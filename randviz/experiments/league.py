@@ -65,7 +65,7 @@ from randviz.host.images import load_image, save_image, write_text
 from randviz.host.quality import compare_images
 from randviz.host.records import Record, Trial
 from randviz.host.settings import setting
-from randviz.host.study import EXCLUDED_FIELDS, Study, Workload, one_by_one, run_module
+from randviz.host.study import EXCLUDED_FIELDS, Workload, run_module
 from randviz.host.workers import WorkerSettings
 from randviz.networks.adapters import from_function
 from randviz.networks.catalog import NETWORKS
@@ -462,18 +462,8 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     return judge_league(records)
 
 
-STUDY = Study(
-    name="league",
-    list_trials=list_trials,
-    measure=one_by_one(measure),
-    plot=plot,
-    judge=judge,
-    workload=workload,
-    describe=describe,
-    is_timed=is_timed,
-    # More networks can be added to those that were measured.
-    excluded_fields=(*EXCLUDED_FIELDS, "num_networks"),
-)
+# More networks can be added to those that were measured.
+excluded_fields = (*EXCLUDED_FIELDS, "num_networks")
 main = functools.partial(run_module, sys.modules[__name__], name="randviz league")
 
 

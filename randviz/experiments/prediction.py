@@ -50,7 +50,7 @@ from randviz.host.images import write_text
 from randviz.host.records import Record, Trial, parse_record
 from randviz.host.samples import SAMPLES
 from randviz.host.settings import setting
-from randviz.host.study import EXCLUDED_FIELDS, Study, one_by_one, run_module
+from randviz.host.study import EXCLUDED_FIELDS, run_module
 from randviz.host.workers import WorkerSettings
 from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import Network
@@ -481,16 +481,8 @@ def describe(settings: Settings) -> dict[str, Any]:
     }
 
 
-STUDY = Study(
-    name="prediction",
-    list_trials=list_trials,
-    measure=one_by_one(measure),
-    plot=plot,
-    judge=judge,
-    describe=describe,
-    # No record depends on the league's, or on how many others there are.
-    excluded_fields=(*EXCLUDED_FIELDS, "league", "num_networks"),
-)
+# No record depends on the league's, or on how many others there are.
+excluded_fields = (*EXCLUDED_FIELDS, "league", "num_networks")
 main = functools.partial(run_module, sys.modules[__name__])
 
 

@@ -66,6 +66,7 @@ class Study:
       is_timed: trial → whether its record has a time that is compared, so that nothing else may run
         beside it.
       excluded_fields: names of settings that no record depends on.
+      module: the name of the module that `gather` finds it in, for workers.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Study:
     ]
     is_timed: Callable[[Trial], bool] = lambda trial: False
     excluded_fields: tuple[str, ...] = EXCLUDED_FIELDS
+    module: str = ""
 
 
 def one_by_one(measure: Callable[[Any, Trial], Record]) -> Callable:
@@ -96,16 +98,17 @@ def gather(module: ModuleType) -> Study:
 
     Args:
       module: with `list_trials`, `measure` of one trial and `plot`; `judge`, `workload`,
-        `describe` and `is_timed` if it has them.
+        `describe`, `is_timed` and `excluded_fields` if it has them.
     """
     if hasattr(module, "STUDY"):
         return module.STUDY
-    optional = ("judge", "workload", "describe", "is_timed")
+    optional = ("judge", "workload", "describe", "is_timed", "excluded_fields")
     return Study(
         name=module.__spec__.name.rpartition(".")[2],
         list_trials=module.list_trials,
         measure=one_by_one(module.measure),
         plot=module.plot,
+        module=module.__spec__.name,
         **{name: getattr(module, name) for name in optional if hasattr(module, name)},
     )
 
@@ -118,20 +121,15 @@ def run_module(module: ModuleType, argv: Sequence[str], name: str = "") -> int:
       argv: the arguments.
       name: of the command, for messages, if it is not the module's.
     """
-    run = lambda settings: run_study(gather(module), settings, module.__spec__.name)
+    run = lambda settings: run_study(gather(module), settings)
     name = name or module.__spec__.name.replace(".commands.", " ")
     return run_command(name, module.Settings, run, argv, module.__doc__)
 
 
-def run_study(study: Study, settings: Any, module: str = "") -> None:
+def run_study(study: Study, settings: Any) -> None:
     """Measures the trials that have no record, plots, and judges; or says what it would take.
 
     All processes of a study measure, the first one writes.
-
-    Args:
-      study: any.
-      settings: of its settings class.
-      module: the name of the module that `gather` finds the study in, for workers.
 
     Raises:
       UserError: if the study does not fit into memory, or its folder cannot be written, is in use
@@ -150,13 +148,12 @@ def run_study(study: Study, settings: Any, module: str = "") -> None:
     with contextlib.ExitStack() as stack:
         lock = lambda: stack.enter_context(lock_folder(settings.out_dir))
         folder = together(lambda: lock() if is_first else None)
-        _run(study, settings, module, trials, metadata, folder)
+        _run(study, settings, trials, metadata, folder)
 
 
 def _run(
     study: Study,
     settings: Any,
-    module: str,
     trials: list[Trial],
     metadata: Mapping[str, Any],
     folder: pathlib.Path | None,
@@ -169,7 +166,7 @@ def _run(
     if missing:
         together(lambda: _check_resources(study, settings))
         try:
-            _measure(study, settings, module, missing, len(trials), records)
+            _measure(study, settings, missing, len(trials), records)
         except KeyboardInterrupt:
             raise Stopped("stopped; the same command goes on after the last record.") from None
     if records:
@@ -188,16 +185,11 @@ def _plan(study: Study, settings: Any) -> tuple[list[Trial], dict[str, Any]]:
 
 
 def _measure(
-    study: Study,
-    settings: Any,
-    module: str,
-    missing: list[Trial],
-    total: int,
-    records: Records | None,
+    study: Study, settings: Any, missing: list[Trial], total: int, records: Records | None
 ) -> None:
     done = total - len(missing)
     with Progress(study.name, total, done, unit="trial", silent=records is None) as progress:
-        for batch, found in _measure_batches(study, settings, module, missing, records):
+        for batch, found in _measure_batches(study, settings, missing, records):
             if records:
                 for trial, record in zip(batch, found, strict=True):
                     records.append({"trial": trial, **record})
@@ -207,7 +199,7 @@ def _measure(
 
 
 def _measure_batches(
-    study: Study, settings: Any, module: str, missing: list[Trial], records: Records | None
+    study: Study, settings: Any, missing: list[Trial], records: Records | None
 ) -> Iterator[tuple[list[Trial], Sequence[Record]]]:
     num_workers = getattr(settings, "num_workers", 1)
     shared = []
@@ -217,7 +209,7 @@ def _measure_batches(
         else:
             yield batch, study.measure(settings, batch, records.records if records else ())
     if shared:
-        setup = {"module": module, "settings": dataclasses.asdict(settings)}
+        setup = {"module": study.module, "settings": dataclasses.asdict(settings)}
         yield from share_jobs(prepare_study, setup, shared, num_workers)
 
 
