@@ -274,6 +274,9 @@ def test_what_is_missing_is_said(words, said, capsys, tmp_path):
     assert said in capsys.readouterr().err
 
 
-def test_before_the_league_is_run_the_prediction_can_be_tried(tmp_path):
-    words = ["--network=small_narrowest", "--dry_run", f"--out_dir={tmp_path / 'all/prediction'}"]
+def test_before_the_league_is_run_the_prediction_can_be_tried(tmp_path, capsys):
+    words = ["--network=small_narrowest", "--known_network=vgg11", "--num_networks=2"]
+    words += ["--dry_run", f"--out_dir={tmp_path / 'all/prediction'}"]
     assert prediction.main(words) == 0
+    # Proxies of both networks, trainings of the first one and of pixels, twice each.
+    assert "prediction: 8 trials;" in capsys.readouterr().out

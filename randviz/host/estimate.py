@@ -69,10 +69,11 @@ def check_resources(
         began = time.monotonic()
         pace = measure_pace(make_objective(), start.shape, solver=solver)
         seconds = time.monotonic() - began + num_steps * pace
+        alone = " in one process" if num_workers > 1 else ""
         print(
             f"{name}: {width}×{height} pixels take about"
             f" {format_bytes(estimate.peak)} of memory at the peak ({format_bytes(estimate.free)}"
-            f" are free) and about {format_seconds(seconds)} at {1 / pace:.2g} steps/s."
+            f" are free) and about {format_seconds(seconds)} at {1 / pace:.2g} steps/s{alone}."
         )
     return dry_run
 
