@@ -142,7 +142,9 @@ def run_study(study: Study, settings: Any) -> None:
         check_workers(settings.num_workers)
     trials, metadata = together(lambda: _plan(study, settings))
     if settings.dry_run:
-        _check_resources(study, settings, len(trials))
+        _check_resources(study, settings)
+        if not study.workload:
+            print(f"{study.name}: {len(trials)} trials; what they take is not known beforehand.")
         return
     is_first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
@@ -164,7 +166,7 @@ def _run(
     missing = broadcast(np.array([trial in done for trial in trials], bool))
     missing = [trial for trial, is_missing in zip(trials, missing, strict=True) if is_missing]
     if missing:
-        together(lambda: _check_resources(study, settings, len(missing)))
+        together(lambda: _check_resources(study, settings))
         try:
             _measure(study, settings, missing, len(trials), records)
         except KeyboardInterrupt:
@@ -255,7 +257,7 @@ def _conclude(study: Study, settings: Any, trials: list[Trial], records: Records
     study.plot(settings, in_order, records.folder)
 
 
-def _check_resources(study: Study, settings: Any, num_trials: int) -> None:
+def _check_resources(study: Study, settings: Any) -> None:
     """Refuses what will not fit into memory, and reports what it would take if asked to."""
     if study.workload:
         workload = study.workload(settings)
@@ -268,5 +270,3 @@ def _check_resources(study: Study, settings: Any, num_trials: int) -> None:
             num_together=workload.num_together,
             num_workers=getattr(settings, "num_workers", 1),
         )
-    elif settings.dry_run:
-        print(f"{study.name}: {num_trials} trials; what they take is not known beforehand.")
