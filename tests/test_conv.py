@@ -69,6 +69,13 @@ SHAPES = [
     {"size": 5, "padding": 2, "groups": 2},
     {"size": 3, "padding": 1, "stride": 2, "groups": 2, "padding_mode": "reflect"},
     {"size": 2, "padding": 0, "stride": 3},
+    # Maps smaller than the kernel, or than that of the input gradient: all taps in one product.
+    {"shape": (3, 2)},
+    {"size": 5, "shape": (4, 3)},
+    {"size": 7, "shape": (6, 7), "padding_mode": "reflect"},
+    {"size": 3, "shape": (4, 5), "stride": 2},
+    {"size": 7, "shape": (8, 9), "stride": 2},
+    {"size": 5, "shape": (7, 8), "padding": 1, "stride": 3},
 ]
 
 
@@ -76,7 +83,7 @@ SHAPES = [
 def test_value_and_both_gradients_are_those_of_the_sum_of_taps(options):
     options = dict(options)
     size, groups = options.pop("size", 3), options.get("groups", 1)
-    x, kernel = draw(13, 16, 6), draw(size, size, 6 // groups, 8)
+    x, kernel = draw(*options.pop("shape", (13, 16)), 6), draw(size, size, 6 // groups, 8)
     found, pull_back = jax.vjp(lambda x, k: convolve(x, k, **options), x, kernel)
     options.pop("convolution", None)
     by_taps = lambda x, k: convolve_by_taps(x, k, numpy=jnp, **options)

@@ -115,7 +115,15 @@ def test_the_method_is_chosen_by_size_channels_word_and_platform():
     choose = functools.partial(choose_method, platform="cpu")
     large, wide, first = (64, 64, 128), (3, 3, 128, 128), (3, 3, 3, 64)
     assert choose(large, wide) == "winograd"
-    assert choose((4, 4, 128), wide) == "direct"
+    assert choose((4, 4, 128), wide) == choose((2, 7, 128), wide) == "taps"
+    assert choose((8, 8, 512), (3, 3, 512, 512)) == "taps"
+    assert choose((16, 16, 512), (3, 3, 512, 512)) == "winograd"
+    assert choose((4, 4, 16), (3, 3, 16, 16)) == choose((4, 4, 128), (1, 1, 128, 64)) == "direct"
+    # The map, or that of the input gradient, is smaller than the kernel.
+    assert choose((6, 6, 16), (7, 7, 16, 16)) == choose((8, 8, 16), (5, 5, 16, 16), stride=2)
+    assert choose((6, 6, 16), (7, 7, 16, 16)) == "taps"
+    assert choose((8, 8, 16), (7, 7, 16, 16)) == "direct"
+    assert choose((6, 6, 16), (11, 11, 16, 16)) == "direct"
     assert choose((4, 4, 128), wide, convolution="winograd") == "winograd"
     assert choose(large, wide, convolution="direct") == "direct"
     assert choose((64, 64, 3), first) == "taps"

@@ -177,7 +177,7 @@ def prepare_network(network: Network | ModuleNetwork) -> Network | ModuleNetwork
     if not isinstance(network, Network):
         return network
     return dataclasses.replace(
-        network.for_one_evaluation(),
+        network,
         input_offset=255 * _MEAN,
         input_scale=1 / (255 * _DEVIATION),
         initialization="he",

@@ -19,7 +19,7 @@ from randviz.types import Array
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _find_codes(network: Any, params: Any, images: Array, layers: tuple[str, ...]) -> Array:
     """[N, units], which features are above 0."""
-    measure = lambda image: network.bind(params).compute(image, layers)
+    measure = lambda image: network.bind(params).for_one_evaluation().compute(image, layers)
     features = jax.vmap(measure)(as_input(images))
     return jnp.concatenate([features[layer].reshape(len(images), -1) > 0 for layer in layers], 1)
 
@@ -77,7 +77,9 @@ def measure_synflow(network: Network | ModuleNetwork, params: Any, layer: str, s
     with jax.enable_x64(True):
         positive = jax.tree.map(lambda x: jnp.abs(jnp.asarray(x, jnp.float64)), params)
         image = jnp.ones((size, size, 3), jnp.float64)
-        total = lambda weights: jnp.sum(network.bind(weights).compute(image, (layer,))[layer])
+        total = lambda weights: jnp.sum(
+            network.bind(weights).for_one_evaluation().compute(image, (layer,))[layer]
+        )
         gradient = jax.jit(jax.grad(total))(positive)
         flows = jax.tree.map(lambda x, y: float(jnp.sum(jnp.abs(x * y))), positive, gradient)
     return math.log(sum(jax.tree.leaves(flows)))
@@ -104,7 +106,9 @@ def count_operations(
       layer: down to which.
       shape: (H, W, 3) of the image.
     """
-    measure = lambda weights, image: network.bind(weights).compute(image, (layer,))[layer]
+    measure = lambda weights, image: (
+        network.bind(weights).for_one_evaluation().compute(image, (layer,))[layer]
+    )
     lowered = jax.jit(measure).lower(params, jax.ShapeDtypeStruct(shape, jnp.float32))
     return float(lowered.cost_analysis()["flops"])
 

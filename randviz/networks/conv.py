@@ -10,6 +10,8 @@ and passes them along.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,8 @@ CONVOLUTIONS = ("auto", "direct", "winograd", "fft")
 PADDING_MODES = {"zero": "constant", "reflect": "reflect", "periodic": "wrap"}
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_FEW = 4  # channels
+_LARGEST_TAPS = 7  # pixels; the taps of a larger kernel take too much memory
 
 
 def adjoint_kernel(kernel: Array, *, groups: int = 1) -> Array:
@@ -82,11 +86,18 @@ def choose_method(
       platform: where it is computed, such as "cpu" or "gpu"; from `platform_of`.
 
     Returns:
-      "direct"; "winograd"; "fft"; or, where there are few channels on one side, "taps", one matrix
-      product for all taps, or "blocks", several neighbouring outputs as channels of one.
+      "direct"; "winograd"; "fft"; "taps", one matrix product for all taps, on small maps or where
+      there are few channels on one side; or, for larger kernels there, "blocks", several
+      neighbouring outputs as channels of one.
     """
     size, _, inputs, outputs = kernel_shape
-    if convolution == "direct" or (stride, groups) != (1, 1):
+    height, width, few = *x_shape[:2], min(inputs, outputs)
+    if convolution == "direct" or groups != 1:
+        return "direct"
+    if convolution == "auto" and platform == "cpu" and few > _FEW and 1 < size <= _LARGEST_TAPS:
+        if _is_swapped((height, width), size, stride):
+            return "taps"
+    if stride != 1:
         return "direct"
     if convolution == "fft":
         return "fft"
@@ -96,17 +107,28 @@ def choose_method(
     if platform != "cpu":
         return "direct"
     if size != 3:
-        if min(inputs, outputs) > 4:
+        if few > _FEW:
             return "direct"
         return "fft" if size >= fourier.SMALLEST_SIZE else "blocks"
     # XLA:CPU computes the gradient of VGG-19's first layer, 64 channels to 3, some four times
     # slower than the few numbers ask for.
-    if min(inputs, outputs) <= 4:
+    if few <= _FEW:
         return "taps"
-    # Measured (BUILD_NOTES.md): on smaller maps reading the transformed kernel costs more than is
-    # saved.
-    worthwhile = x_shape[0] * x_shape[1] >= 64 and min(inputs, outputs) >= 32
-    return "winograd" if worthwhile else "direct"
+    if few < 32:
+        return "direct"
+    # Measured (BUILD_NOTES.md): on smaller maps reading the transformed kernel, four times as
+    # large, costs more than is saved, and one product is a little faster than XLA's convolution.
+    return "winograd" if height * width >= max(64, few // 2) else "taps"
+
+
+def _is_swapped(shape: tuple[int, int], size: int, stride: int) -> bool:
+    """Says whether XLA takes the map for the kernel, in a convolution or its input gradient.
+
+    Its algebraic simplifier exchanges the two where the kernel has more positions than the map. On
+    CPUs such a convolution, whose window is reversed, is up to forty times slower.
+    """
+    outputs = [-(-side // stride) for side in shape]
+    return math.prod(outputs) < size**2
 
 
 def prepare_kernel(
@@ -239,7 +261,7 @@ def _compute(x, kernel, prepared, *, pads, stride, spread, groups, method) -> Ar
     if method == "fft":
         return fourier.correlate(x, kernel, own, pads[0][0])
     if method == "taps":
-        return _sum_taps(x, own, pads[0][0])
+        return _sum_taps(x, own, pads, stride, spread)
     if method == "blocks":
         return _apply_to_blocks(x, own, pads[0][0])
     return _apply(x, own, pads=pads, stride=stride, spread=spread, groups=groups)
@@ -258,20 +280,23 @@ def _apply(x, kernel, *, pads, stride, spread, groups, method="direct"):
     )[0]
 
 
-def _sum_taps(x, kernel, padding):
-    """One matrix product for all taps of a 3×3 kernel, before or after they are shifted."""
+def _sum_taps(x, kernel, pads, stride, spread):
+    """One matrix product for all taps of a kernel, before or after they are shifted."""
     size, _, inputs, outputs = kernel.shape
-    x = pad_sides(x, padding, "constant")
+    x = lax.pad(x, jnp.zeros((), x.dtype), [*((*pad, spread - 1) for pad in pads), (0, 0, 0)])
     height, width = (side - size + 1 for side in x.shape[:2])
-    shifts = [(i, j) for i in range(size) for j in range(size)]
-    if inputs < outputs:
-        parts = [x[i : i + height, j : j + width] for i, j in shifts]
+
+    def shift(array):
+        for i, j in itertools.product(range(size), repeat=2):
+            yield (i, j), array[i : i + height : stride, j : j + width : stride]
+
+    if outputs > _FEW:
         # Behind a barrier, or XLA gathers the parts anew for each output.
-        parts = lax.optimization_barrier(jnp.concatenate(parts, axis=2))
+        parts = lax.optimization_barrier(jnp.concatenate([part for _, part in shift(x)], axis=2))
         return parts @ kernel.reshape(-1, outputs)
     products = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
     products = lax.optimization_barrier(products.reshape(*x.shape[:2], size, size, outputs))
-    return jnp.asarray(sum(products[i : i + height, j : j + width, i, j] for i, j in shifts))
+    return jnp.asarray(sum(part[:, :, i, j] for (i, j), part in shift(products)))
 
 
 def _apply_to_blocks(x, kernel, padding):
