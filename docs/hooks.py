@@ -10,7 +10,9 @@ from mkdocs.structure.files import File
 ROOT = pathlib.Path(__file__).parents[1]
 GALLERY = "experiments/gallery/painted/gallery.md"
 # What Material loads from elsewhere, so that search works in a page that was opened from a file.
-_SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+_SHIM = re.compile(r'<script src="https://[^"]*/iframe-worker/shim"></script>')
+# In the repository experiments/ is beside docs/, in the documentation within it.
+_BESIDE = re.compile(r"\]\(\.\./((?:\.\./)*experiments/)")
 # A row of the gallery's table.
 _ROW = re.compile(r"^\| (\w+) \| !\[\w+\]\((\S+)\) \| `(.*)` \|$", re.M)
 _FIGURE = """
@@ -57,8 +59,15 @@ def show_notebook(notebook):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Shows the gallery's table as pictures, each above its command; makes room for tables."""
+    """Leads links to where pages are in the documentation, and makes room for tables.
+
+    The gallery's table becomes pictures, each above its command.
+    """
     place = pathlib.PurePosixPath(page.file.src_uri)
+    if place.parts[0] != "experiments":
+        markdown = _BESIDE.sub(r"](\1", markdown)
+    if place.stem != "notebook":
+        markdown = markdown.replace("notebook.ipynb)", "notebook.md)")
     if place.parts[0] == "experiments":
         page.meta.setdefault("hide", ["toc"])  # tables are wider than what is left beside it
         if not markdown.startswith("# "):
@@ -76,9 +85,9 @@ def on_page_markdown(markdown, page, config, files):
 def on_post_page(output, page, config):
     """Takes our own script in place of one from elsewhere."""
     base = "../" * page.url.count("/")
-    return output.replace(_SHIM, f'<script src="{base}worker.js"></script>')
+    return _SHIM.sub(f'<script src="{base}worker.js"></script>', output)
 
 
 def on_post_template(output, template_name, config):
     """Likewise in the page of errors."""
-    return output.replace(_SHIM, '<script src="worker.js"></script>')
+    return _SHIM.sub('<script src="worker.js"></script>', output)

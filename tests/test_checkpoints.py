@@ -316,9 +316,10 @@ def convolutions(weights):
     return {layer: tensors for layer, tensors in weights.items() if layer.startswith("conv")}
 
 
-def test_a_file_without_dense_layers(tmp_path, tiny, weights):
-    path = write_h5(tmp_path / "a.h5", convolutions(weights))
-    network, params, _ = load_checkpoint(str(path), dataclasses.replace(tiny, fc_image_size=20))
+def test_a_file_without_dense_layers(tmp_path, tiny, weights, monkeypatch):
+    write_h5(tmp_path / "a.h5", convolutions(weights))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    network, params, _ = load_checkpoint("~/a.h5", dataclasses.replace(tiny, fc_image_size=20))
     assert list(params) == ["conv1_1", "conv1_2", "conv2_1"] and network.fc_image_size == 20
 
 

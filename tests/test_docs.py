@@ -4,12 +4,17 @@ import html.parser
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 import randviz
+from randviz.__main__ import load_command
+from randviz.commands import style
+from randviz.commands.descent_settings import MethodSettings, check_method
+from randviz.host.settings import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,12 +62,37 @@ def test_there_are_blocks_for_each_kind_of_network():
         assert f"rv.{name}(" in blocks
 
 
-def test_links_from_the_readme_lead_to_files():
-    text = PAGES["README"].read_text()
-    targets = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\":]+)\"", text)
-    assert len(targets) > 10
+def list_commands(text):
+    """The words of each `randviz ...` in blocks of shell commands and between backticks."""
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)).replace("\\\n", " ")
+    spans = re.findall(r"`(randviz [a-z]+ --[^`]*)`", text)
+    for line in [*blocks.splitlines(), *spans]:
+        line = line.replace("=deviations", "=means")  # which a page defines and enters itself
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["randviz"] and "--help" not in words and "..." not in words:
+            yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_the_flags_that_they_are_shown_with(page, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where flag files are named from
+    text = PAGES[page].read_text()
+    found = list(list_commands(text))
+    assert found or "randviz style --" not in text
+    for command, *flags in found:
+        module = load_command(command)
+        settings = parse_flags(module.Settings, flags)
+        if isinstance(settings, MethodSettings):
+            check_method(settings, *(style.PAPER_FLAGS if command == "style" else ["layers"]))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_in_the_repository_lead_to_files(page):
+    path = PAGES[page]
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"", path.read_text())
+    assert len(targets) > 10 or page != "README"
     for target in map("".join, targets):
-        assert (ROOT / target).exists(), target
+        assert (path.parent / target).exists(), target
 
 
 class Links(html.parser.HTMLParser):

@@ -516,10 +516,10 @@ def test_options_that_do_not_fit_are_explained(tmp_path, name, options, part):
 
 
 def test_values_are_clipped_and_halves_rounded_up(tmp_path):
-    values = np.array([-0.5, 0, 0.25 / 255, 0.5 / 255, 1.5 / 255, 0.5, 1, 1.7])
+    values = np.array([-0.5, 0, 0.25 / 255, 0.5 / 255, 1.5 / 255, 0.5, 1, 1.7, *[0] * 4, 900])
     save_image(tmp_path / "a.png", np.repeat(values[None, :, None], 3, axis=2))
     with Pillow.open(tmp_path / "a.png") as picture:
-        assert list(np.asarray(picture)[0, :, 0]) == [0, 0, 0, 1, 2, 128, 255, 255]
+        assert list(np.asarray(picture)[0, :, 0]) == [0, 0, 0, 1, 2, 128, 255, 255, *[0] * 4, 255]
 
 
 def test_jax_arrays_of_any_float_type_can_be_saved(tmp_path):
@@ -544,6 +544,8 @@ IN_THE_WAY = "cannot be written (part of the path is a file, not a folder); choo
             ("a.png", np.zeros(shape), list(shape))
             for shape in [(12, 16), (1, 12, 16, 3), (12, 16, 4), (3, 12, 16), (0, 16, 3)]
         ],
+        ("a.png", plain((200.0, 9, 9)), "divide 0 to 255 by 255"),
+        ("a.png", np.where(np.arange(WIDTH)[:, None] < 3, 90.0, plain(0)), "divide 0 to 255"),
         *[(name, plain(RED), ".png, .jpg") for name in ("a", "a.xyz", "a.svg", ".png")],
         *[(name, plain(RED), IN_THE_WAY) for name in ("file/a.png", "file/b/a.png")],
         ("folder.png", plain(RED), "cannot be written (Is a directory); choose another"),

@@ -6,7 +6,7 @@ connected layers can be inverted too.
 Expect: a grid of the first picture, a column for each layer: ranVGG with un-centred and with
 centred input, the trained VGG, AlexNet, and block means of as many numbers as the layer has; a grid
 for the fully connected layers of purely random networks; and table.md of all pictures. What needs
-trained weights that are not at hand says "not run". At laptop scale about 40 minutes on two cores.
+trained weights says "not run" without them.
 
 Example:
   python -m randviz.experiments.fig1_inversion --image=chelsea --image_size=64 --num_steps=100

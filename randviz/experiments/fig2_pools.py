@@ -5,7 +5,7 @@ from the fifth pooling layer the trained VGG hardly gives back even the contours
 matter on which picture a ranVGG is selected.
 Expect: a panel for each picture, a column for each layer: one ranVGG with un-centred and one with
 centred input, the trained VGG, and block means of as many numbers as the layer has; table.md.
-Networks and pictures are crossed. At laptop scale about an hour on two cores.
+Networks and pictures are crossed.
 
 Example:
   python -m randviz.experiments.fig2_pools --image=chelsea --image_size=64 --num_steps=100

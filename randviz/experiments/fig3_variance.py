@@ -4,8 +4,7 @@ Claim: ranVGG, whose layers are selected, varies less and comes nearer than a pu
 both vary less and come nearer than the trained VGG.
 Expect: box.png, a box for each kind and layer, and the claims with their intervals; random networks
 and ranVGGs with un-centred and with centred input. Sample n is network n with starting noise n;
-trained weights are always the same, so only the noise varies. At laptop scale about an hour on two
-cores, a third of it the selection of the ranVGGs.
+trained weights are always the same, so only the noise varies.
 
 Example:
   python -m randviz.experiments.fig3_variance --num_networks=8 --image_size=32 --num_steps=50
@@ -45,7 +44,7 @@ class Settings(PopulationSettings):
 
 
 def _without_missing(settings: Settings) -> Settings:
-    """Without the trained network where its file is not at hand."""
+    """Without the trained network where no file of it is given."""
     if settings.trained_weights:
         return settings
     kinds = tuple(kind for kind in settings.kinds if kind != TRAINED)

@@ -4,7 +4,7 @@ Claim: the descent converges much sooner on ranVGG and ends nearer; on the train
 changes any more when the number of iterations is doubled.
 Expect: curves.png, distance along the steps for each picture, the trained network's twice as long,
 beside the mean colour and block means of as many numbers as the layer has; and a panel of pictures
-on the way. At laptop scale about half an hour on two cores.
+on the way.
 
 Example:
   python -m randviz.experiments.fig4_convergence --image=chelsea --image_size=64 --num_steps=200

@@ -5,8 +5,7 @@ only slightly more; results are almost indistinguishable from their sources and 
 trained VGG, which is slightly better on neatly arranged textures only.
 Expect: a panel, a row for each set of layers and a column for each texture, and table.md, with the
 start and with the source's tiles in another order. How near a result comes is asked of another
-random network, of small patches, and of how contours go on (held_out). At laptop scale about an
-hour on two cores.
+random network, of small patches, and of how contours go on (held_out).
 
 Example:
   python -m randviz.experiments.fig5_textures --texture_image=gravel,brick --image_size=64

@@ -3,8 +3,7 @@
 Claim: the same constants serve every painting, and the results are comparable with those of the
 trained VGG, whose lines are slightly smoother.
 Expect: a panel, the paintings above, and how near each result comes to its painting's texture,
-asked of another random network; a row with the constants as the paper prints them; table.md. At
-laptop scale about half an hour on two cores.
+asked of another random network; a row with the constants as the paper prints them; table.md.
 
 Example:
   python -m randviz.experiments.fig6_style --content_image=university.jpg --style_image=a.jpg,b.jpg

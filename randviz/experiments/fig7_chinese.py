@@ -2,8 +2,7 @@
 
 Claim: the constants of figure 6 serve Chinese paintings too.
 Expect: a panel, the paintings above, and how near each result comes to its painting's texture,
-asked of another random network; a row with the constants as the paper prints them; table.md. At
-laptop scale about a quarter of an hour on two cores.
+asked of another random network; a row with the constants as the paper prints them; table.md.
 
 Example:
   python -m randviz.experiments.fig7_chinese --content_image=me.jpg --style_image=ink.png

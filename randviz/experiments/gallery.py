@@ -2,7 +2,7 @@
 
 Claim: none; whoever looks judges.
 Expect: a JPEG file of each picture and gallery.md, which shows each with the command that makes it
-alone. About a quarter of an hour on two cores.
+alone.
 
 Example:
   python -m randviz.experiments.gallery --out_dir=out/gallery

@@ -8,8 +8,7 @@ the filters are; with fixed ones it ends at a picture that only these take for t
 Expect: width.md, the error's slope over widths; loss.md, the loss of networks drawn over the
 limit's; descents.md, pictures made with fixed and with redrawn filters, by Gram matrices and by the
 means that paint (`ThresholdMeans`), judged at infinite width, beside the start, the mean colour and
-block means; width.png, descents.png and panel.jpg. At laptop scale a quarter of an
-hour on two cores.
+block means; width.png, descents.png and panel.jpg.
 
 Example:
   python -m randviz.experiments.infinite_width --image=brick,beach --image_size=16 --num_steps=50

@@ -8,8 +8,7 @@ did not reach. What is lost beyond that, the descent lost among the masks.
 Expect: table.md with every kind beside the start, the mean colour and block means; steps.md, the
 way from Gaussian to trained weights in steps, each divided into the linear problem's share and the
 masks'; convergence.md, a longer descent; distances.png, flips.png and panel.jpg. Without
---trained_weights only the Gaussian rows. At laptop scale about four hours on two cores, or four
-minutes on an H100 that fifteen processes share.
+--trained_weights only the Gaussian rows.
 
 Example:
   python -m randviz.experiments.why_random --image=beach,coffee --layers=pool3 --num_steps=50

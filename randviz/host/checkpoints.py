@@ -73,7 +73,7 @@ def load_checkpoint(
       UserError: for a file that cannot be read, is damaged, is of another network or holds values
         that are no finite numbers, and for an unknown suffix or convention.
     """
-    file = os.fspath(path)
+    file = os.path.expanduser(os.fspath(path))
     if input_convention not in ("auto", *INPUT_CONVENTIONS):
         known = ", ".join(("auto", *INPUT_CONVENTIONS))
         raise UserError(f"input convention {input_convention!r} is unknown; use {known}.")

@@ -27,7 +27,7 @@ from randviz.host.samples import SAMPLES, is_sample, open_sample
 from randviz.types import UserError
 
 TEMPORARY_PREFIX = ".randviz-"  # of files that take their names once they are whole
-_BRIGHTEST_MEDIAN = 4.0  # of an image that is saved
+_BRIGHTEST = 4.0  # of nine tenths of the values of an image that is saved
 _LONGEST_SIDE = 65_535  # pixels of a picture that is read, as many as a JPEG can have
 _SAVE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 READ_SUFFIXES = (*_SAVE_SUFFIXES, ".gif")  # by which pictures are known in a folder
@@ -250,11 +250,13 @@ def _to_levels(image: np.ndarray, name: str, bits: int) -> np.ndarray:
     if strange:
         counted = f"{strange} of the image's {image.size} values"
         raise UserError(f"{name}: {counted} are not finite numbers; find where they come from.")
-    # A descent leaves [0, 1] by a little and here and there; a picture in 0 to 255 does everywhere.
-    if np.median(image) > _BRIGHTEST_MEDIAN:
+    # A descent leaves [0, 1] by a little and here and there; a picture in 0 to 255, were it of the
+    # night, does in many places.
+    bright = np.quantile(image, 0.9)
+    if bright > _BRIGHTEST:
         raise UserError(
-            f"{name}: half of the image's values are above {np.median(image):g}; give numbers in"
-            " [0, 1], that is divide 0 to 255 by 255."
+            f"{name}: a tenth of the image's values are above {bright:g}; give numbers in [0, 1],"
+            " that is divide 0 to 255 by 255."
         )
     levels = np.floor(np.clip(image, 0, 1) * (2**bits - 1) + 0.5)
     return levels.astype(np.uint8 if bits == 8 else np.uint16)

