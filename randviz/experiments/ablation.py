@@ -3,8 +3,8 @@
 Claim: with a weight of one for every layer, a random network's texture is what its first layer asks
 for alone, because at σ = 0.015 the layers' natural weights μ lie sixteen orders of magnitude apart;
 the automatic ω and μ make up for it, and for σ itself. The input's offset decides inversion from
-deep layers, and how "absolute mean" is computed matters little. ω does not matter to one layer alone,
-and average pooling serves inversion better than maximum pooling.
+deep layers, and how "absolute mean" is computed matters little. ω does not matter to one layer
+alone, and average pooling serves inversion better than maximum pooling.
 Expect: panel.jpg, textures with automatic μ and with μ = 1; spans.png, ω and μ over layers; and
 table.md.
 
