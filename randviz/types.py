@@ -37,6 +37,18 @@ class UserError(ValueError):
     """
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what somebody else's code raised, as a part of a sentence.
+
+    Args:
+      error: any.
+
+    Returns:
+      At most 200 characters, without a full stop; the error's type if it says nothing.
+    """
+    return str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__
+
+
 def as_image(image: Any, name: str = "the image") -> Image:
     """Takes an array of any floating type as an image.
 

@@ -218,6 +218,8 @@ def test_texture_of_another_size_and_place(tmp_path):
         ("texture --texture_image=gravel --output_size=20", "20"),
         ("texture --method=paper --texture_image=gravel --output_size=4x4", "4×4"),
         ("texture --texture_image=gravel --output_size=99999x99999", "99999x99999"),
+        (f"texture --texture_image=gravel --output_size=1x{'9' * 5000}", "is not a size"),
+        ("population --reference_size=3000000000", "--reference_size"),
         (
             "invert --image=bridge --image_size=16 --layer=conv1_1"
             " --output_image={}/out.jpg --bits=16",
@@ -617,6 +619,17 @@ def test_a_selection_among_losses_that_are_not_finite_is_refused(tmp_path, capsy
     assert main([*words, f"--out_dir={tmp_path / 'out'}"]) == 2
     assert "no candidate of layer 'conv1_1' has a finite loss" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_draw_whose_loss_is_not_a_number_is_not_kept(monkeypatch):
+    def choose(*args, first_draw, **options):
+        loss = np.array([[3.0, np.nan, 1.0, 2.0][first_draw]])
+        return select.LayerChoice(first_draw, loss, loss, np.zeros((1, 2, 2, 3)), np.array([1]))
+
+    monkeypatch.setattr(select, "select_layer", choose)
+    settings = select.Settings(num_candidates=4)
+    found = select._try_candidates(settings, None, {}, None, "conv1_1")
+    assert found.draw == 2 and len(found.losses) == 4
 
 
 def test_one_candidate_is_the_plain_network_of_the_same_seed(tmp_path):

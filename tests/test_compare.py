@@ -10,7 +10,7 @@ from randviz.__main__ import main
 from randviz.commands import trials
 from randviz.commands.trials import find_record
 from randviz.host.images import load_image
-from randviz.host.runs import Stopped
+from randviz.host.runs import Stopped, as_json
 from randviz.networks.catalog import NETWORKS
 
 SMALL = ["--network=tiny", "--image_size=24", "--num_steps=3"]
@@ -185,6 +185,6 @@ def test_mistakes_get_a_sentence_and_leave_nothing(tmp_path, capsys, trained, wo
 
 
 def test_a_picture_that_came_back_exactly_has_no_number_for_psnr():
-    measures = trials.as_json({"distance": 0.0, "psnr": float("inf"), "ssim": 1.0})
+    measures = as_json({"distance": 0.0, "psnr": float("inf"), "ssim": 1.0})
     assert trials.describe_distance(measures) == "distance 0.0\n∞ dB, SSIM 1.00"
     assert trials.format_measure(None, "psnr") == "not run"

@@ -4,17 +4,12 @@ import html.parser
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 
 import pytest
 
 import randviz
-from randviz.__main__ import load_command
-from randviz.commands import style
-from randviz.commands.descent_settings import MethodSettings, check_method
-from randviz.host.settings import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -60,30 +55,6 @@ def test_there_are_blocks_for_each_kind_of_network():
     blocks = "".join(map("".join, BLOCKS.values()))
     for name in ("from_function", "from_linen", "from_nnx", "RandomNetwork", "iterate", "paint"):
         assert f"rv.{name}(" in blocks
-
-
-def list_commands(text):
-    """The words of each `randviz ...` in blocks of shell commands and between backticks."""
-    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)).replace("\\\n", " ")
-    spans = re.findall(r"`(randviz [a-z]+ --[^`]*)`", text)
-    for line in [*blocks.splitlines(), *spans]:
-        line = line.replace("=deviations", "=means")  # which a page defines and enters itself
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["randviz"] and "--help" not in words and "..." not in words:
-            yield words[1:]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_have_the_flags_that_they_are_shown_with(page, monkeypatch):
-    monkeypatch.chdir(ROOT)  # where flag files are named from
-    text = PAGES[page].read_text()
-    found = list(list_commands(text))
-    assert found or "randviz style --" not in text
-    for command, *flags in found:
-        module = load_command(command)
-        settings = parse_flags(module.Settings, flags)
-        if isinstance(settings, MethodSettings):
-            check_method(settings, *(style.PAPER_FLAGS if command == "style" else ["layers"]))
 
 
 @pytest.mark.parametrize("page", PAGES)

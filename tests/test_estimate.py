@@ -2,6 +2,7 @@
 
 import functools
 import re
+import types
 
 import jax
 import numpy as np
@@ -41,6 +42,32 @@ def test_an_estimate_counts_what_a_descent_holds():
     features = 2 * np.prod(SHAPE[:2]) * 64 * 4  # the activations that a gradient cannot do without
     assert found.growing > held - 10**6 + features
     assert found.growing < found.more < found.peak
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "900", "memory.current": "700", "memory.stat": "inactive_file 300"}, 500),
+        ({"memory.max": "max", "memory.current": "700", "memory.stat": "inactive_file 300"}, 10**6),
+        (
+            {
+                "memory/memory.limit_in_bytes": "900",
+                "memory/memory.usage_in_bytes": "700",
+                "memory/memory.stat": "cache 400\ntotal_inactive_file 100",
+            },
+            300,
+        ),
+        ({}, 10**6),
+    ],
+)
+def test_files_that_a_container_has_read_leave_their_memory(tmp_path, monkeypatch, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(estimate, "_GROUPS", tmp_path)
+    machine = types.SimpleNamespace(available=10**6)
+    monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: machine)
+    assert estimate._read_free_memory() == expected
 
 
 def test_what_grows_grows_with_the_number_of_pixels():

@@ -3,12 +3,14 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from randviz.commands import compare, invert, population, select, style, texture
 from randviz.commands.network_choice import NetworkSettings, choose_all, choose_network
 from randviz.commands.network_files import load_network_file, names_file
+from randviz.host.settings import parse_flags
 from randviz.networks.extractor import Extractor
 
 SOURCE = """
@@ -150,6 +152,17 @@ def test_commands_take_them_and_the_record_names_the_file(path, tmp_path, name, 
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["network"]["file"] == str(path) and (tmp_path / "out.png").exists()
     assert record["losses"][-1] < record["losses"][0]
+
+
+def test_a_modules_weights_are_redrawn_too(path, tmp_path):
+    words = [f"--network={path}:TwoLayers", "--method=paper", "--texture_image=brick", "--redraw"]
+    sizes = ["--image_size=32", "--num_steps=3", f"--out_dir={tmp_path}", "--layers=first"]
+    settings = parse_flags(texture.Settings, [*words, *sizes])
+    redrawn = texture.plan(settings).descent.objective()
+    first, second = (redrawn.extractor_at(step).params for step in (0, 1))
+    leaves = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    assert any(np.any(a != b) for a, b in leaves)
+    assert texture.main([*words, *sizes]) == 0
 
 
 def test_studies_take_them(path, tmp_path):

@@ -12,8 +12,9 @@ import pytest
 
 import randviz as rv
 from randviz.__main__ import main
-from randviz.commands import pictures
+from randviz.commands import pictures, style
 from randviz.commands.inputs import load_picture
+from randviz.descent.schedule import resize
 from randviz.experiments.held_out import measure_patch_distance
 from randviz.host.images import load_image, save_image
 from randviz.networks.conv import convolve
@@ -305,6 +306,28 @@ def test_an_image_that_wraps_is_compared_by_the_patches_of_its_repetition(canvas
     top, left = 20 - 7 - rows, 22 - 7 - columns
     repeated = np.tile(image, (3, 3, 1))[top % 20 :, left % 22 :][: 20 + 14, : 22 + 14]
     np.testing.assert_allclose(evaluate(wrapped, image), evaluate(task, repeated), rtol=1e-5)
+
+
+def test_more_filters_than_directions_are_refused():
+    with pytest.raises(UserError, match="num_filters=28 .* take at most 27"):
+        rv.RandomPyramid(num_filters=28, size=3)
+
+
+@pytest.mark.parametrize("init", ["noise", "image"])
+def test_another_start_fills_the_margin(init):
+    settings = style.Settings(
+        content_image="chelsea", style_image=("coffee",), image_size=48, init=init,
+        init_image="rocket" if init == "image" else "", scale_sizes=("32", "48"),
+    )  # fmt: skip
+    task = style.plan(settings)
+    if init == "noise":
+        # Of the first size, or it would be averaged away.
+        assert task.start.shape[:2] == task.schedule.shapes(task.shape)[0]
+        assert float(jnp.std(task.start)) > painting.NOISE_STD / 2
+    else:
+        assert task.start.shape[:2] == tuple(task.shape)
+        picture = resize(load_picture("init_image", "rocket", 48).image, (32, 48))
+        np.testing.assert_allclose(task.finish(task.start), picture, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(47, 31), (32, 48), (9, 11)])

@@ -13,6 +13,7 @@ import pytest
 import scipy.stats
 from PIL import Image as Pillow
 
+import randviz as rv
 from randviz.__main__ import main
 from randviz.commands.inputs import make_keys
 from randviz.descent.descent import minimize
@@ -178,7 +179,7 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_rows(tmp_path, small, mon
 
 def test_a_record_is_what_inverting_that_network_gives(tmp_path, small, tiny, image):
     weights_key, noise_key = make_keys(3)
-    kind = population.RandomNetworks(0.015, 0.0, tiny, "pool1")
+    kind = rv.RandomNetwork(0.015, 0.0, network=tiny, last_layer="pool1")
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (population.AXIS,))
     which, noises = (np.array([number] * mesh.size, np.int32) for number in (4, 2))
     made = population.make_networks(weights_key, kind, which, mesh=mesh)

@@ -144,6 +144,7 @@ def test_no_character_can_be_changed_unnoticed(signed):
         ("seed=12", "speed=12", "speed"),
         ("draws=3,0,1", "draws=3,0", "2 draws and 3 layers"),
         ("draws=3,0,1", "draws=3,,1", "draws"),
+        ("draws=3,0,1", "draws=3,0,4294967296", "draws"),
         ("last_layer=conv2_1", "last_layer=conv9_1", "conv9_1"),
         ("scale=0.015", "scale=nan", "scale"),
         ("scale=0.015", "scale=0.0150", "is not written"),

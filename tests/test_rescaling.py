@@ -145,6 +145,19 @@ def test_a_filter_that_hardly_ever_answers_stays_small():
     np.testing.assert_allclose(found, [1e-6 / 1600, 1], rtol=1e-5)
 
 
+def test_a_filter_whose_mean_is_negative_keeps_its_sign():
+    network = Network("leaky", (Conv("conv1", 2),), input_offset=0.0, activation="leaky_relu")
+    image = jax.random.uniform(jax.random.key(0), (8, 8, 3)) - 0.1
+    kernel = jnp.zeros((3, 3, 3, 2)).at[1, 1, 0, 0].set(-0.1).at[1, 1, 1, 1].set(0.3)
+    params = {"conv1": {"kernel": kernel, "bias": jnp.zeros(2)}}
+    plain = features(network, params, image, "conv1")["conv1"]
+    assert plain.mean((0, 1))[0] < 0 and (plain[..., 0] > 0).mean() > 0.05
+    normalized = normalize_activations(network, params, [image], last_layer="conv1")
+    found = features(network, normalized, image, "conv1")["conv1"]
+    np.testing.assert_allclose(found[..., 0], plain[..., 0], rtol=1e-6)
+    np.testing.assert_allclose(found[..., 1].mean(), 1, rtol=1e-5)
+
+
 def test_normalising_changes_no_score_and_forgets_earlier_scales(tiny, biased, square):
     normalized = normalize_activations(tiny, biased, [square])
     scores = lambda params: features(tiny, params, square, "fc8")["fc8"]

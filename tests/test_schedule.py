@@ -19,6 +19,7 @@ def test_sizes_are_a_geometric_series():
     # However near, a smaller first size is one; and sizes that round to the same are one.
     assert rv.plan_schedule(256, 290, min_size=250).sizes == (250, 256)
     assert rv.plan_schedule(4, 30, min_size=3, num_scales=9).sizes == (3, 4)
+    assert rv.plan_schedule(4, 30, num_scales=10**9).sizes == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 7, 290])

@@ -12,6 +12,8 @@ import pytest
 
 import randviz
 from randviz.__main__ import COMMANDS, load_command
+from randviz.commands import style
+from randviz.commands.descent_settings import MethodSettings, check_method
 from randviz.host.settings import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,7 +141,7 @@ def test_each_departure_from_the_paper_is_explained():
 def commands_of(text):
     joined = text.replace("\\\n", " ")
     for line in re.findall(r"^\s*`?(?:python -m )?randviz (\w+ --[^\n(`]*)", joined, re.M):
-        yield shlex.split(line)
+        yield shlex.split(line, comments=True)
 
 
 def test_every_command_in_the_words_parses():
@@ -151,7 +153,9 @@ def test_every_command_in_the_words_parses():
     assert len(found) >= 40
     for name, *words in found:
         if "--help" not in words:
-            parse_flags(modules[name].Settings, words)
+            settings = parse_flags(modules[name].Settings, words)
+            if isinstance(settings, MethodSettings):
+                check_method(settings, *(style.PAPER_FLAGS if name == "style" else ["layers"]))
 
 
 def test_makefile_has_what_the_readme_promises():

@@ -251,6 +251,15 @@ def test_covariances_stay_covariances():
         (dataclasses.replace(WIDE, input_offset=(0.0, 1.0, 0.0)), ("conv1_1",), (6, 8, 3), "off"),
         (dataclasses.replace(WIDE, layers=WIDE.layers[2:]), ("pool1",), (6, 8, 3), "begin"),
         (VGG19, ("fc6",), (256, 256, 3), "fc6"),
+        (dataclasses.replace(WIDE, initialization="he"), ("conv1_1",), (6, 8, 3), "scale 'he'"),
+        (
+            dataclasses.replace(WIDE, layers=(WIDE.layers[0], Pool("pool1", padding=1))),
+            ("pool1",), (6, 8, 3), "'pool1', which is padded",
+        ),
+        (
+            dataclasses.replace(WIDE, layers=(Conv("conv1_1", 4, activated=False),)),
+            ("conv1_1",), (6, 8, 3), "with a ReLU",
+        ),
         (ALEXNET, ("norm1",), (64, 64, 3), "norm1"),
         (
             dataclasses.replace(CAFFENET, pooling="avg", layers=tuple(

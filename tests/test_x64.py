@@ -30,8 +30,8 @@ def descend():
     wide = np.random.default_rng(2).uniform(size=(48, 56, 3)).astype(np.float32)
     patches = lambda image: pyramid.sample_features(jax.random.key(3), image, "octave2", 5)
     found["filters"] = jax.jit(lambda image: (pyramid(image, "octave2"), patches(image)))(wide)
-    shifted = rv.RandomNetwork(network=TINY, last_layer="conv1_1", max_shift=3)
-    found["shifted"] = shifted.sample(jax.random.key(4))(image, LAYERS[:1])
+    drawn = rv.RandomNetwork(network=TINY, last_layer="conv1_1").sample(jax.random.key(4))
+    found["drawn"] = drawn(image, LAYERS[:1])
     for solver in ("jaxopt", "optax", "averaged_adam"):
         result = rv.invert(
             jax.random.key(1), extractor, image, layer="conv1_1", num_steps=3, solver=solver

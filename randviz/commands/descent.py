@@ -36,8 +36,9 @@ from randviz.host.preview import Preview
 from randviz.host.settings import list_values
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
+from randviz.networks.modules import ModuleNetwork, RandomModule
 from randviz.networks.random_network import RandomNetwork
-from randviz.objectives.objective import Objective, Sampler, Term, objective_at
+from randviz.objectives.objective import Objective, Redrawn, Term, objective_at
 from randviz.tasks.inversion import Inversion
 from randviz.tasks.painting import FILTERS, LAYERS, Plan
 from randviz.tasks.style import Style
@@ -77,6 +78,7 @@ class Task(NamedTuple):
 def make_start(
     settings: DescentSettings,
     shape: tuple[int, int],
+    schedule: Schedule,
     noise_std: float,
     content: Image | None = None,
 ) -> tuple[Image, dict[str, Picture]]:
@@ -84,12 +86,13 @@ def make_start(
 
     Args:
       settings: of the command.
-      shape: (H, W) of the result.
+      shape: (H, W) of the image that descends, at its last size.
+      schedule: of its sizes.
       noise_std: standard deviation of the noise, image in [0, 1].
       content: [H, W, 3], the start with --init=content.
 
     Returns:
-      [h, w, 3], noise in the size of the first scale, others in that of the result; and
+      [h, w, 3], noise in the size of the first scale, others of the shape given; and
       {"init_image": Picture} if one was read.
 
     Raises:
@@ -101,7 +104,7 @@ def make_start(
         return content, {}
     if settings.init == "noise":
         # Noise made in full size would be averaged away where it is reduced.
-        first = make_schedule(settings, max(shape)).shapes(shape)[0]
+        first = schedule.shapes(shape)[0]
         return sample_noise_image(make_keys(settings.seed)[1], first, std=noise_std), {}
     picture = load_picture("init_image", settings.init_image, max(shape))
     return resize(picture.image, shape), {"init_image": picture}
@@ -137,13 +140,18 @@ def make_task(
     Raises:
       UserError: as `make_start`, `make_schedule` and `Choice.sample`.
     """
-    start, extra = make_start(settings, shape, noise_std, images[0])
-    if settings.redraw and choice.label == "random":
-        source = RandomNetwork(
-            scale=settings.scale,
-            bias_scale=settings.bias_scale,
-            network=choice.network,
-            last_layer=last_layer,
+    schedule = make_schedule(settings, max(shape))
+    start, extra = make_start(settings, shape, schedule, noise_std, images[0])
+    if settings.redraw and choice.metadata["weights"] == "random":
+        source = (
+            RandomModule(choice.network)
+            if isinstance(choice.network, ModuleNetwork)
+            else RandomNetwork(
+                scale=settings.scale,
+                bias_scale=settings.bias_scale,
+                network=choice.network,
+                last_layer=last_layer,
+            )
         )
     else:
         source = choice.network.bind(choice.sample(last_layer))
@@ -154,7 +162,7 @@ def make_task(
         network={**describe_network(choice.network), **choice.metadata},
         descent=Descent(task, source, images, key, settings.redraw),
         shape=shape,
-        schedule=make_schedule(settings, max(shape)),
+        schedule=schedule,
         start=start,
         pictures={**pictures, **extra},
         measure=measure,
@@ -211,7 +219,10 @@ def make_painting(
     """
     start, extra = plan.start, {}
     if settings.init_image or settings.init != type(settings).init:
-        start, extra = make_start(settings, plan.shape, noise_std)
+        shape = plan.canvas if settings.init == "noise" else plan.shape
+        start, extra = make_start(settings, shape, plan.schedule, noise_std)
+        if extra:
+            start = plan.extend(start)
     extractor = jax.eval_shape(FILTERS.sample, plan.descent.key)  # its shapes are all that counts
     for picture in sources:
         shape = scale_shape(picture.image.shape[:2], plan.schedule.sizes[0] / max(plan.canvas))
@@ -238,9 +249,7 @@ def make_painting(
     )
 
 
-def state_layer_weights(
-    source: Extractor | Sampler, objective: Objective
-) -> dict[str, dict[str, float]]:
+def state_layer_weights(source: Extractor, objective: Objective) -> dict[str, dict[str, float]]:
     """ω and μ as the paper states them, at the scale of the weights as drawn.
 
     Args:
@@ -255,9 +264,7 @@ def state_layer_weights(
       UserError: if a layer's weight is not finite, because its features are zero everywhere, or
         not positive, because the features are beyond float32.
     """
-    exponents = {}
-    if isinstance(source, Extractor):
-        exponents = source.scale_exponents(objective.extractor)
+    exponents = source.scale_exponents(objective.extractor)
     degrees = {
         (part, term.layer): term.statistic.degree
         for part, terms in objective.parts.items()
@@ -412,9 +419,10 @@ def _descend(
     layer_weights = {}
     # Without weighting all are 1: to draw a redrawn objective only to say so would take seconds.
     if task.descent.task.weighting != "none" or not task.descent.is_redrawn:
-        layer_weights = state_layer_weights(
-            task.descent.source, objective_at(stages[-1].make_objective(), 0)
-        )
+        objective, source = stages[-1].make_objective(), task.descent.source
+        if isinstance(objective, Redrawn):
+            source = objective.extractor_at(0)
+        layer_weights = state_layer_weights(source, objective_at(objective, 0))
     for flag, path in outputs.items():
         runs.prepare_folder(path.parent, flag=flag)
         if path.is_dir():

@@ -1,5 +1,6 @@
 """Architectures of the user's own, named as FILE.py:NAME."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -9,10 +10,9 @@ import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from randviz.networks.adapters import explain_error
 from randviz.networks.modules import ModuleNetwork, as_architecture
 from randviz.networks.network import Network
-from randviz.types import UserError
+from randviz.types import UserError, first_line
 
 _PATTERN = re.compile(r"(.+\.py)(?::(\w+))?")
 
@@ -85,16 +85,18 @@ def _run(path: str, given: str) -> tuple[bytes, ModuleType]:
     module.__file__ = path
     sys.modules[name] = module  # as dataclasses, which Linen's modules are, look themselves up
     # What stands beside the file can be imported, as from a script.
-    sys.path.insert(0, str(pathlib.Path(path).parent))
+    folder = str(pathlib.Path(path).parent)
+    sys.path.insert(0, folder)
     try:
         exec(compile(text, path, "exec"), vars(module))
     except (Exception, SystemExit) as error:  # whatever somebody else's file raises
         del sys.modules[name]
-        kind, said = type(error).__name__, explain_error(error) if str(error) else ""
+        kind, said = type(error).__name__, first_line(error) if str(error) else ""
         raise UserError(
             f"--network={given} cannot be run ({kind}{said and f': {said}'}); run it with Python"
             " to see where."
         ) from error
     finally:
-        sys.path.pop(0)
+        with contextlib.suppress(ValueError):  # the file may have changed the path, too
+            sys.path.remove(folder)
     return text, module

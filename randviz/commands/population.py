@@ -15,6 +15,7 @@ Examples:
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 import sys
 import time
@@ -25,14 +26,19 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from randviz.commands.inputs import Picture, check_picture, load_picture, make_keys
+from randviz.commands.inputs import (
+    LARGEST_SIDE,
+    Picture,
+    check_picture,
+    load_picture,
+    make_keys,
+)
 from randviz.commands.network_choice import Choice, choose_trained, choose_untrained, load_recipe
 from randviz.commands.network_files import names_file
 from randviz.commands.trials import (
     BASELINES,
     TRAINED,
     StudySettings,
-    as_json,
     estimate_random_inversion,
     load_pictures,
     make_baseline,
@@ -46,13 +52,13 @@ from randviz.host.settings import setting
 from randviz.host.study import EXCLUDED_FIELDS, Study, Workload, run_module
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import IMAGENET_MEAN, Network
+from randviz.networks.random_network import RandomNetwork
 from randviz.networks.weights import weight_shapes
 from randviz.search.population import (
     AXIS,
     GivenNetwork,
     Kind,
-    RandomNetworks,
-    StackedNetworks,
+    StackedNetwork,
     make_networks,
     reconstruct_through,
     summarize,
@@ -86,6 +92,7 @@ class PopulationSettings(StudySettings, ProcessSettings):
         0,
         "Its longest side in pixels; 0 for --image_size.",
         lower_bound=0,
+        upper_bound=LARGEST_SIDE,
         rare=True,
     )
     num_candidates: int = setting(
@@ -175,8 +182,8 @@ def make_plan(settings: PopulationSettings) -> Plan:
         "last_layer": layers[-1],
     }
     makers = {
-        "random": lambda choice: RandomNetworks(network=choice.network, **sampling),
-        "ranvgg": lambda choice: StackedNetworks(
+        "random": lambda choice: RandomNetwork(network=choice.network, **sampling),
+        "ranvgg": lambda choice: StackedNetwork(
             network=choice.network,
             reference=reference.image,
             num_candidates=settings.num_candidates,
@@ -325,12 +332,8 @@ def measure(
     files = {"weights_sha256": plan.choices[kind].metadata["sha256"]} if kind == TRAINED else {}
     return [
         {
-            **as_json(
-                {
-                    **compare_images(result.image[place], target),
-                    "feature_error": float(result.feature_error[place]),
-                }
-            ),
+            **compare_images(result.image[place], target),
+            "feature_error": float(result.feature_error[place]),
             "num_steps": settings.num_steps,
             "evaluations": int(result.evaluations[place]),
             "failed_steps": int(result.failed_steps[place]),
@@ -360,8 +363,8 @@ def _time(function, *arguments, **options):
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:
     """Sums up what was asked for this time."""
-    asked = list_trials(settings)
-    conclude(settings, [record for record in records if record["trial"] in asked], folder)
+    asked = set(map(json.dumps, list_trials(settings)))
+    conclude(settings, [r for r in records if json.dumps(r["trial"]) in asked], folder)
 
 
 def conclude(settings: PopulationSettings, records: Sequence[Record], folder: pathlib.Path) -> None:

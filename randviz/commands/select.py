@@ -167,7 +167,8 @@ def _try_candidates(
             choices.append(select(num_candidates=1, first_draw=number))
             progress.report(number + 1, f"loss {float(choices[-1].losses[0]):.4g}")
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(c[1:] for c in choices))
-    return LayerChoice(np.argmin(joined[0]), *joined)
+    # As `select_layer` does, a loss that is not a number comes last.
+    return LayerChoice(np.lexsort((joined[0],))[0], *joined)
 
 
 def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> None:

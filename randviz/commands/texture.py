@@ -138,11 +138,11 @@ def read_size(text: str) -> tuple[int, ...] | None:
     """
     if not text:
         return None
-    match = re.fullmatch(r"([1-9][0-9]*)[x×]([1-9][0-9]*)", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})[x×]([1-9][0-9]{0,4})", text)
     if not match or max(int(match[1]), int(match[2])) > LARGEST_SIDE:
         raise UserError(
-            f"--output_size={text} is not a size; write width x height, as 512x256, each at most"
-            f" {LARGEST_SIDE}."
+            f"--output_size={text[:60]} is not a size; write width x height, as 512x256, each at"
+            f" most {LARGEST_SIDE}."
         )
     return int(match[2]), int(match[1])
 

@@ -372,13 +372,7 @@ def compare_with_picture(settings: StudySettings, trial: Trial, image: Image) ->
     """How near a reconstruction comes to the trial's picture, and whose weights it came of."""
     target = load_pictures(settings, "image")[trial["image"]].image
     measures = {**compare_images(image, target), "contours": correlate_contours(image, target)}
-    return {**as_json(measures), **identify_weights(settings, trial.get("weights", ""))}
-
-
-def as_json(measures: dict[str, Any]) -> Record:
-    """Numbers as JSON has them, without infinity: None where a picture came back exactly."""
-    is_infinite = lambda value: isinstance(value, float) and not math.isfinite(value)
-    return {name: None if is_infinite(value) else value for name, value in measures.items()}
+    return {**measures, **identify_weights(settings, trial.get("weights", ""))}
 
 
 def identify_weights(settings: StudySettings, label: str) -> Record:

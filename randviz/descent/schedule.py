@@ -87,12 +87,13 @@ def plan_schedule(
     if num_scales is not None and num_scales < 1:
         raise UserError(f"{num_scales} scales were asked for; there must be at least 1.")
     if min_size is None:
-        min_size = max(1, round(size / ratio ** ((num_scales or 1) - 1)))
+        min_size = max(1, round(size * ratio ** -((num_scales or 1) - 1)))
     if not 1 <= min_size <= size:
         raise UserError(f"the smallest size {min_size} is not between 1 and the size {size}.")
     if num_scales is None:
         num_scales = 1 + round(math.log(size / min_size, ratio))
         num_scales = max(num_scales, 1 + (min_size < size))
+    num_scales = min(num_scales, size)  # there are no more whole numbers
     ratios = [index / max(num_scales - 1, 1) for index in range(num_scales)]
     sizes = sorted({round(min_size * (size / min_size) ** ratio) for ratio in ratios[:-1]} | {size})
     return Schedule(tuple(sizes), share_steps(num_steps, [1 / size for size in sizes]))

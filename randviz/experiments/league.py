@@ -39,7 +39,6 @@ from randviz.commands.network_choice import (
     name_apart,
 )
 from randviz.commands.trials import (
-    as_json,
     load_pictures,
     make_noise,
     picture_path,
@@ -251,7 +250,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
         "smoothed": _measure_texture,
         "style": _measure_style,
     }
-    return as_json(parts[trial["part"]](settings, trial))
+    return parts[trial["part"]](settings, trial)
 
 
 def _measure_cost(settings: Settings, trial: Trial) -> Record:

@@ -28,7 +28,7 @@ import scipy.stats
 
 from randviz.commands.inputs import Picture, SeedSettings, StepSettings, load_picture, make_keys
 from randviz.commands.network_choice import NetworkSettings, check_names, choose_untrained
-from randviz.commands.trials import as_json, filter_records, list_values_of
+from randviz.commands.trials import filter_records, list_values_of
 from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.classification import (
     CROP_SIZE,
@@ -212,14 +212,12 @@ def measure(settings: Settings, trial: Trial) -> Record:
     size = factor * CROP_SIZE
     names = _list_weighted(drawn)
     operations = count_operations(*drawn, (size, size, 3))
-    return as_json(
-        {
-            "naswot": measure_naswot(drawn.network, drawn.params, names, images),
-            "synflow": measure_synflow(*drawn, size),
-            "weights": math.log(count_weights(drawn.params)),
-            "operations": math.log(operations),
-        }
-    )
+    return {
+        "naswot": measure_naswot(drawn.network, drawn.params, names, images),
+        "synflow": measure_synflow(*drawn, size),
+        "weights": math.log(count_weights(drawn.params)),
+        "operations": math.log(operations),
+    }
 
 
 def _choose(settings: Settings, images: np.ndarray) -> np.ndarray:

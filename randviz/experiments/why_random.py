@@ -31,7 +31,6 @@ from randviz.commands.inputs import check_picture, make_keys, make_statistics_ke
 from randviz.commands.trials import BASELINES as SHARED_BASELINES
 from randviz.commands.trials import (
     TRAINED,
-    as_json,
     choose_networks,
     compare_with_picture,
     describe_inputs,
@@ -181,9 +180,7 @@ def measure(settings: Settings, trial: Trial) -> Record:
         image = make_baseline(settings, trial, shape)
         if _is_shown(settings, trial):
             save_image(picture_path(settings.out_dir, trial), image)
-        return as_json(
-            {**compare_images(image, picture), "contours": correlate_contours(image, picture)}
-        )
+        return {**compare_images(image, picture), "contours": correlate_contours(image, picture)}
     extractor = _bind(settings, trial)
     objective = _make_objective(trial, extractor, picture)
     result = minimize(objective, start, num_steps=trial["num_steps"])

@@ -5,6 +5,7 @@ question is allocated to find out. Time comes from a few steps that are really t
 """
 
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from randviz.host.progress import format_seconds
 from randviz.types import Image, UserError
 
 _MIB = 2**20
+_GROUPS = "/sys/fs/cgroup"  # where Linux says what a container may use
 # What a process holds that no analysis reports: the programs that prepare a descent and what the
 # compiler leaves behind. Measured (BUILD_NOTES.md), and the same for pictures of 256 and 1024.
 _PREPARATION = 190 * _MIB
@@ -125,9 +127,10 @@ def estimate_descent(
         more += _PREPARATION
         before, free = psutil.Process().memory_info().rss, _read_free_memory()
     else:
-        stats = jax.devices()[0].memory_stats()
-        before = stats["bytes_in_use"]
-        free = stats["bytes_limit"] - before
+        # Some allocators say nothing.
+        stats = jax.devices()[0].memory_stats() or {}
+        before = stats.get("bytes_in_use", 0)
+        free = stats.get("bytes_limit", sys.maxsize) - before
     return Estimate(before + more, more, growing, free)
 
 
@@ -138,16 +141,19 @@ def _count_bytes(tree) -> int:
 def _read_free_memory() -> int:
     """Bytes that this process may still allocate: the machine's, or its container's."""
     free = psutil.virtual_memory().available
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for folder, limit, used, cached in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        files = (pathlib.Path("/sys/fs/cgroup", name) for name in (limit, used))
+        group = pathlib.Path(_GROUPS, folder)
         try:
-            numbers = [int(file.read_text()) for file in files]
-        except (OSError, ValueError):
+            numbers = [int((group / name).read_text()) for name in (limit, used)]
+            lines = (group / "memory.stat").read_text().splitlines()
+            # Files that were read count as used, and are forgotten where room is asked for.
+            reclaimable = int(dict(line.split() for line in lines)[cached])
+        except (OSError, ValueError, KeyError):
             continue  # no such group, or "max"
-        free = min(free, numbers[0] - numbers[1])
+        free = min(free, numbers[0] - numbers[1] + reclaimable)
     return free
 
 

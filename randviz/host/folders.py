@@ -40,11 +40,11 @@ def lock_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         yield folder
     finally:
         with contextlib.suppress(OSError):  # somebody may have removed the folder
-            if file:
+            if file is not None:
                 (folder / LOCK).unlink()
             if is_new:
                 folder.rmdir()
-        if file:
+        if file is not None:
             os.close(file)
 
 

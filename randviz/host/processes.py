@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from randviz.host.settings import setting
-from randviz.types import UserError
+from randviz.types import UserError, first_line
 
 Prepared = TypeVar("Prepared")
 
@@ -56,7 +56,7 @@ def join_processes(settings: ProcessSettings) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes cannot meet ({str(error).splitlines()[0].rstrip('.')}); give"
+            f"the processes cannot meet ({first_line(error)}); give"
             " --coordinator_address, --num_processes and --process_id, or start them in a cluster"
             " that JAX knows."
         ) from error

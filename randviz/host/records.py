@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from randviz.host.images import explain_failure, write_text
-from randviz.host.runs import describe_machine, write_record
+from randviz.host.runs import as_json, describe_machine, write_record
 from randviz.types import UserError
 
 Trial = dict[str, Any]  # names one measurement, plain values
@@ -106,6 +106,7 @@ class Records:
         Raises:
           UserError: if it cannot be written.
         """
+        record = as_json(record)
         # With the first record and not before, so that a mistake in the settings costs nothing.
         if not self.records:
             run = {**self.metadata, **describe_machine(), "checked": True}

@@ -35,7 +35,7 @@ from randviz.host.images import explain_failure, save_image, write_text
 from randviz.host.preview import Preview
 from randviz.host.progress import Progress
 from randviz.objectives.objective import find_non_finite, objective_at
-from randviz.types import Image, UserError
+from randviz.types import Image, UserError, first_line
 
 _CHUNK_SECONDS = 0.5  # between two looks at the clock and at a wish to stop
 _CHUNK_STEPS = 64  # the trace capacity that `advance` compiles for at the least
@@ -126,14 +126,15 @@ def prepare_folder(path: str | pathlib.Path, flag: str = "out_dir") -> pathlib.P
 
 def write_record(path: pathlib.Path, record: dict[str, Any]) -> None:
     """Writes a run record as JSON, whole or not at all; numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(record), indent=2, default=str) + "\n")
+    write_text(path, json.dumps(as_json(record), indent=2, default=str) + "\n")
 
 
-def _finite(record: Any) -> Any:
+def as_json(record: Any) -> Any:
+    """Numbers as JSON has them, without infinity: null where a picture came back exactly."""
     if isinstance(record, dict):
-        return {name: _finite(value) for name, value in record.items()}
+        return {name: as_json(value) for name, value in record.items()}
     if isinstance(record, list | tuple):
-        return [_finite(value) for value in record]
+        return [as_json(value) for value in record]
     return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
@@ -337,7 +338,7 @@ def _explain(error: Exception) -> str:
     system = re.search(r"\[os_error_code='(\d+)'", str(error))
     if system:
         return os.strerror(int(system[1]))
-    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 def _give_up(

@@ -162,8 +162,8 @@ def _run(
 ) -> None:
     """Measures and concludes; the folder is None in all processes but the first."""
     records = together(lambda: Records(folder, metadata) if folder else None)
-    done = records.missing(trials) if records else []
-    missing = broadcast(np.array([trial in done for trial in trials], bool))
+    asked = set(map(json.dumps, records.missing(trials) if records else []))
+    missing = broadcast(np.array([json.dumps(trial) in asked for trial in trials], bool))
     missing = [trial for trial, is_missing in zip(trials, missing, strict=True) if is_missing]
     if missing:
         together(lambda: _check_resources(study, settings))

@@ -112,7 +112,7 @@ def normalize_activations(
 
     Returns:
       The rescaled weights, of the same layers. A filter that answers nowhere, or at less than one
-      in a thousand positions, stays as it is.
+      in a thousand positions, or whose mean activation is not positive, stays as it is.
 
     Raises:
       UserError: as `average_activations` and `rescale_filters`.
@@ -126,6 +126,7 @@ def normalize_activations(
     found = average_activations(network, params, images, last_layer=last_layer)
     # Differs: see above.
     scales = {
-        layer: jnp.where(share < _SPARSE, 1.0, mean) for layer, (mean, share) in found.items()
+        layer: jnp.where((share < _SPARSE) | (mean <= 0), 1.0, mean)
+        for layer, (mean, share) in found.items()
     }
     return rescale_filters(network, params, scales)

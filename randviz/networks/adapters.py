@@ -16,7 +16,7 @@ from flax import nnx, struct
 from flax.traverse_util import flatten_dict
 
 from randviz.networks.extractor import IMAGE_LAYER, Extractor, as_names
-from randviz.types import Array, Image, UserError
+from randviz.types import Array, Image, UserError, first_line
 
 _OUTPUT = "output"  # of a module as a whole
 
@@ -180,7 +180,7 @@ def _find_shapes(function, name, structure, leaves, shape):
         raise
     except Exception as error:  # whatever somebody else's network raises on an image it cannot take
         raise UserError(
-            f"{name} cannot take an image of {shape[1]}×{shape[0]} pixels ({explain_error(error)});"
+            f"{name} cannot take an image of {shape[1]}×{shape[0]} pixels ({first_line(error)});"
             " take another size, or give one it takes as image_size when its extractor is made."
         ) from error
     for layer, each in shapes.items():
@@ -201,11 +201,6 @@ def _find_shapes(function, name, structure, leaves, shape):
         }
         names.sort(key=order.__getitem__)
     return {IMAGE_LAYER: shape} | {layer: shapes[layer] for layer in names}
-
-
-def explain_error(error: Exception) -> str:
-    """What somebody else's code raised, as a part of a sentence."""
-    return str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def _count_parts(layer):

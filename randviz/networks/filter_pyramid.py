@@ -199,6 +199,13 @@ class RandomPyramid:
     size: int = struct.field(pytree_node=False, default=7)
     mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
+    def __post_init__(self) -> None:
+        if self.num_filters > 3 * self.size**2:
+            raise UserError(
+                f"num_filters={self.num_filters} directions are not at right angles in patches of"
+                f" {self.size}×{self.size} pixels; take at most {3 * self.size**2}."
+            )
+
     def sample(self, key: Key) -> FilterPyramid:
         """Draws the filters, of norm 1 each, and the blocks' places.
 

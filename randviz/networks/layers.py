@@ -188,8 +188,8 @@ class Pool(Layer):
       name: of the layer.
       window_size: height and width of a window.
       stride: positions from one window to the next.
-      padding: how far the input is padded beyond each edge; zeros count in a mean, and a maximum
-        ignores them.
+      padding: how far the input is padded beyond each edge, as the network's `padding_mode` says;
+        zeros count in a mean, and a maximum ignores them.
     """
 
     window_size: int = 2

@@ -12,16 +12,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 
 from randviz.networks.adapters import (
     FunctionExtractor,
     LinenFunction,
     NnxFunction,
-    explain_error,
 )
 from randviz.networks.extractor import LayerNames
-from randviz.types import Array, Image, Key, Offset, UserError
+from randviz.types import Array, Image, Key, Offset, UserError, first_line
 
 # Of the image on which names of layers are found, and weights are drawn.
 _IMAGE_SIZE = 64
@@ -52,7 +51,7 @@ class ModuleNetwork(LayerNames):
             weights = jax.eval_shape(self.draw, _abstract_key())
         except Exception as error:  # whatever somebody else's module raises
             raise UserError(
-                f"{self.name} cannot draw its weights ({explain_error(error)}); it must take an"
+                f"{self.name} cannot draw its weights ({first_line(error)}); it must take an"
                 f" image of shape [1, {_IMAGE_SIZE}, {_IMAGE_SIZE}, 3] and no other argument."
             ) from error
         return self.bind(weights)
@@ -95,6 +94,25 @@ class ModuleNetwork(LayerNames):
           weights: as `draw` makes them.
         """
         return FunctionExtractor(weights, self.function, self.name, _IMAGE_SIZE)
+
+
+@struct.dataclass
+class RandomModule:
+    """A module whose weights are still to be drawn, as `RandomNetwork` is a network.
+
+    Attributes:
+      network: the module; static.
+    """
+
+    network: ModuleNetwork = struct.field(pytree_node=False)
+
+    def sample(self, key: Key) -> FunctionExtractor:
+        """Draws the weights and binds them.
+
+        Args:
+          key: consumed.
+        """
+        return self.network.bind(self.network.draw(key))
 
 
 def as_architecture(module: Any) -> ModuleNetwork:
@@ -146,7 +164,7 @@ def _of_nnx(kind: Any) -> ModuleNetwork:
         definition, _ = nnx.split(nnx.eval_shape(make, _abstract_key()))
     except Exception as error:  # whatever somebody else's module raises
         raise UserError(
-            f"{kind.__name__} cannot be made of rngs alone ({explain_error(error)}); give its other"
+            f"{kind.__name__} cannot be made of rngs alone ({first_line(error)}); give its other"
             " arguments defaults."
         ) from error
     draw = lambda key: nnx.split(make(key))[1]

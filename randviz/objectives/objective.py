@@ -200,11 +200,23 @@ class Redrawn:
         Args:
           step: its number, from 0.
         """
+        extractor, statistic_key = self._draw(step)
+        return self.task.of(extractor, *self.arguments, key=statistic_key)
+
+    def extractor_at(self, step: int | Array) -> Extractor:
+        """The extractor of one step, as it is drawn.
+
+        Args:
+          step: its number, from 0.
+        """
+        return self._draw(step)[0]
+
+    def _draw(self, step: int | Array) -> tuple[Extractor, Key]:
         network_key, statistic_key = split_key(jax.random.fold_in(self.key, step))
         extractor = self.source
         if not isinstance(extractor, Extractor):
             extractor = extractor.sample(network_key)
-        return self.task.of(extractor, *self.arguments, key=statistic_key)
+        return extractor, statistic_key
 
     def __call__(self, image: Image) -> Array:
         return self.at(0)(image)

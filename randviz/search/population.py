@@ -7,8 +7,8 @@ so that the variance can be split between the two.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from randviz.descent.descent import minimize
 from randviz.networks.extractor import Extractor
 from randviz.networks.gaussian import sample_noise_image
 from randviz.networks.network import Network
-from randviz.networks.weights import random_weights
+from randviz.networks.random_network import RandomNetwork
 from randviz.objectives.objective import Term
 from randviz.search.intervals import estimate
 from randviz.search.selection import select_weights
@@ -31,36 +31,17 @@ from randviz.types import Array, Image, Key, Params
 AXIS = "networks"  # of the mesh of devices
 _EACH_ITS_OWN, _ALL_THE_SAME = PartitionSpec(AXIS), PartitionSpec()
 
-Kind = Callable[[Key], Params]  # a pytree that is called on a network's key
+
+class Kind(Protocol):
+    """A pytree that draws weights from a network's key: `RandomNetwork`, and those below."""
+
+    def draw(self, key: Key) -> Params:
+        """Draws them."""
+        ...
 
 
 @struct.dataclass
-class RandomNetworks:
-    """Purely random networks: every kernel is drawn from N(0, σ).
-
-    Attributes:
-      scale: σ.
-      bias_scale: standard deviation of the biases.
-      network, last_layer: the architecture and its deepest layer wanted; static.
-    """
-
-    scale: float | Array
-    bias_scale: float | Array
-    network: Network = struct.field(pytree_node=False)
-    last_layer: str = struct.field(pytree_node=False)
-
-    def __call__(self, key: Key) -> Params:
-        return random_weights(
-            key,
-            self.network,
-            scale=self.scale,
-            bias_scale=self.bias_scale,
-            last_layer=self.last_layer,
-        )
-
-
-@struct.dataclass
-class StackedNetworks(RandomNetworks):
+class StackedNetwork(RandomNetwork):
     """ranVGG: of several draws of each layer, the one that reconstructs a reference image best.
 
     Attributes:
@@ -68,11 +49,11 @@ class StackedNetworks(RandomNetworks):
       num_candidates, num_steps: of the selection, as in `selection.select_weights`; static.
     """
 
-    reference: Image
-    num_candidates: int = struct.field(pytree_node=False)
-    num_steps: int = struct.field(pytree_node=False)
+    reference: Image = struct.field(kw_only=True)
+    num_candidates: int = struct.field(pytree_node=False, kw_only=True)
+    num_steps: int = struct.field(pytree_node=False, kw_only=True)
 
-    def __call__(self, key: Key) -> Params:
+    def draw(self, key: Key) -> Params:
         return select_weights(
             key,
             self.network,
@@ -95,7 +76,7 @@ class GivenNetwork:
 
     params: Params
 
-    def __call__(self, key: Key) -> Params:
+    def draw(self, key: Key) -> Params:
         return self.params
 
 
@@ -155,7 +136,7 @@ def make_networks(weights_key: Key, kind: Kind, which: Array, *, mesh: Mesh) -> 
 
     Args:
       weights_key: of all networks; network n is made from `fold_in(weights_key, n)`.
-      kind: says how, called on a network's key.
+      kind: draws them from a network's key.
       which: [N], int32, the networks' numbers; N is a multiple of the number of devices.
       mesh: the devices, one axis called `AXIS`.
 
@@ -167,7 +148,7 @@ def make_networks(weights_key: Key, kind: Kind, which: Array, *, mesh: Mesh) -> 
     """
 
     def make(weights_key, kind, which):
-        return lax.map(lambda n: kind(jax.random.fold_in(weights_key, n)), which)
+        return lax.map(lambda n: kind.draw(jax.random.fold_in(weights_key, n)), which)
 
     specs = (_ALL_THE_SAME, _ALL_THE_SAME, _EACH_ITS_OWN)
     return _shard(make, mesh, specs)(weights_key, kind, which)

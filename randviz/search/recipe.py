@@ -168,8 +168,8 @@ def parse_recipe(text: str) -> Recipe:
 
 
 _READERS = {
-    "seed": lambda part: int(part) if 0 <= int(part) < 2**32 else _refuse(),
-    "draws": lambda part: tuple(int(w) if int(w) >= 0 else _refuse() for w in part.split(",")),
+    "seed": lambda part: _read_uint32(part),
+    "draws": lambda part: tuple(map(_read_uint32, part.split(","))),
     "last_layer": str,
     "scale": lambda part: _read_number(part, lowest=1e-38),
     "bias_scale": lambda part: _read_number(part, lowest=0),
@@ -206,6 +206,10 @@ def _read_fields(network: str, parts: list[str]) -> Recipe:
             f" to {recipe.last_layer}."
         )
     return recipe
+
+
+def _read_uint32(part: str) -> int:
+    return int(part) if 0 <= int(part) < 2**32 else _refuse()
 
 
 def _read_number(part: str, lowest: float) -> float:

@@ -79,6 +79,17 @@ class Plan(NamedTuple):
     shape: tuple[int, ...]
     schedule: Schedule
 
+    def extend(self, image: Image) -> Image:
+        """Continues an image into the margin, by its reflection.
+
+        Args:
+          image: [H, W, 3], of the result's shape.
+
+        Returns:
+          [H', W', 3], the canvas at its last size.
+        """
+        return pad_sides(image, (self.canvas[0] - self.shape[0]) // 2, "reflect")
+
     def crop(self, image: Image) -> Image:
         """Cuts the margin off.
 

@@ -129,14 +129,16 @@ def check_covered(network: Network, shape: tuple[int, ...], last_layer: str) -> 
 
     Raises:
       UserError: for an image that does not reach the layer or is too large, and for what the theory
-        does not cover: maximum pooling, other padding, groups, response normalisation, fully
-        connected layers, other activations than the ReLU.
+        does not cover: maximum pooling, other padding, padding of pooling layers, groups,
+        response normalisation, fully connected layers, other activations than the ReLU, none.
     """
     network.check_image(shape, last_layer)
     path = network.up_to(last_layer)
     first = path[0].name if path else last_layer
     other = next((layer.name for layer in path if not isinstance(layer, Conv | Pool)), None)
     grouped = next((layer.name for layer in path if getattr(layer, "groups", 1) > 1), None)
+    padded = next((layer.name for layer in path if isinstance(layer, Pool) and layer.padding), None)
+    linear = next((x.name for x in path if isinstance(x, Conv) and not x.activated), None)
     pooled = any(isinstance(layer, Pool) for layer in path)
     height, width = shape[:2]
     _refuse(
@@ -146,6 +148,9 @@ def check_covered(network: Network, shape: tuple[int, ...], last_layer: str) -> 
             ),
             f"convolutions and pooling, not layer {other!r}; name a layer before it": other,
             f"no groups, which layer {grouped!r} has; name a layer before it": grouped,
+            f"pooling of whole windows, not layer {padded!r}, which is padded; name a layer before"
+            " it": padded,
+            f"convolutions with a ReLU, not layer {linear!r}; name a layer before it": linear,
             f"avg pooling, not {network.pooling!r}; take avg": pooled and network.pooling != "avg",
             f"zero padding, not {network.padding_mode!r}; take zero": network.padding_mode
             != "zero",
@@ -160,6 +165,8 @@ def _check_slopes(network: Network, image: np.ndarray) -> None:
     """What predictions of gradients ask beyond `check_covered`."""
     _refuse(
         {
+            f"weights drawn from N(0, σ), not at the scale {network.initialization!r}; take"
+            " another network": network.initialization not in ("normal", "auto"),
             f"input offset 0, not {network.input_offset}, with which gradients have both signs;"
             " take 0": np.any(network.input_offset or 0.0),
             "no black image, to which no network answers; take another": not np.any(image),

@@ -377,9 +377,10 @@ class Workshop:
 
     def reap(self) -> None:
         """Forgets processes that have ended."""
-        self.processes = {
-            name: process for name, process in self.processes.items() if process.poll() is None
-        }
+        # One by one, since another thread may add one meanwhile.
+        for name, process in list(self.processes.items()):
+            if process.poll() is not None:
+                self.processes.pop(name, None)
 
     def close(self) -> list[str]:
         """Stops what was started here, waits until its state is saved, and names it."""
