@@ -97,12 +97,20 @@ def list_trials(settings: Settings) -> list[Trial]:
     for size in (*settings.sizes, *settings.gatys_sizes):
         if not size.isdecimal() or int(size) < 32:
             raise UserError(f"size {size!r} is no whole number of at least 32 pixels; give one.")
+    for flag in ("content_image", "style_image"):
+        if len(getattr(settings, flag)) != 1:
+            raise UserError(f"--{flag} names several pictures, or none; name one.")
     for size in settings.gatys_sizes:
         if size not in settings.sizes:
             raise UserError(f"--gatys_sizes has {size}, which --sizes has not; add it there.")
     return [{"method": "filters", "size": int(size)} for size in settings.sizes] + [
         {"method": "gatys", "size": int(size)} for size in settings.gatys_sizes
     ]
+
+
+def is_timed(trial: Trial) -> bool:
+    """Each is, and wants the machine to itself."""
+    return True
 
 
 def measure(settings: Settings, trial: Trial) -> Record:

@@ -25,7 +25,6 @@ from randviz.experiments.proxies import (
 from randviz.networks.catalog import NETWORKS
 from randviz.networks.network import Network
 from randviz.networks.weights import random_weights
-from randviz.search.intervals import estimate
 
 RNG = np.random.default_rng(29)
 
@@ -198,17 +197,25 @@ def test_intervals_of_correlations_hold_them():
         r = 2 * math.sin(0.6 * math.pi / 6)
         x = RNG.normal(size=18)
         y = r * x + math.sqrt(1 - r**2) * RNG.normal(size=18)
-        found = estimate(correlate(dict(enumerate(x)), dict(enumerate(y))))
+        found = correlate(dict(enumerate(x)), dict(enumerate(y))).estimate
         held += found.low <= 0.6 <= found.high
     assert held >= 85  # of 95 %, fewer have a probability of 1 in 10,000
 
 
 def test_what_cannot_be_correlated_is_not():
-    assert correlate({"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1.0, "b": 2.0, "c": 3.0}).size == 0
-    assert (
-        correlate(dict.fromkeys("abcdef", 1.0), {name: k for k, name in enumerate("abcdef")}).size
-        == 0
-    )
+    three, six = ({name: k for k, name in enumerate(names)} for names in ("abc", "abcdef"))
+    assert correlate(three, three).estimate.n == correlate({}, {}).estimate.n == 0
+    assert correlate(dict.fromkeys("abcdef", 1.0), six).estimate.n == 0
+    found = correlate(six, six)
+    assert found.estimate[0] == pytest.approx(1) and found.estimate.low > 0.9
+    assert found.p == pytest.approx(2 / math.factorial(6))
+
+
+def test_all_weights_are_those_that_papers_count():
+    million = {"alexnet": 60.97, "vgg16": 138.36, "vgg19": 143.67, "resnet18": 11.69 - 0.513}
+    for name, count in million.items():
+        drawn = prediction._draw(prediction.Settings(), {"network": name, "draw": 0})
+        assert prediction._count_all_weights(drawn) / 1e6 == pytest.approx(count, rel=2e-3), name
 
 
 def test_published_accuracies_are_of_known_networks():

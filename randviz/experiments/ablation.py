@@ -397,24 +397,6 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
             groups=("maximum pooling", "average pooling"),
             above=0.0,
         ),
-        Sentence(
-            "Kernels of 3×3 let representations be inverted better than larger ones.",
-            [],
-            units="pictures",
-            measure="log(distance of the first / of the second); it takes networks that differ in"
-            " their kernels only",
-            groups=("3×3 kernels", "larger ones"),
-            below=0.0,
-        ),
-        Sentence(
-            "Random weights may lead to a way to compare network architectures without training.",
-            [],
-            units="architectures",
-            measure="rank correlation of a score with random weights and the accuracy after"
-            " training; it takes architectures that are trained",
-            groups=("random weights", "trained ones"),
-            above=0.0,
-        ),
     ]
     return judge_together("ablation", sentences)
 

@@ -14,6 +14,7 @@ from randviz.search.intervals import (
     ENOUGH,
     LEVEL,
     Estimate,
+    Tested,
     compute_p_value,
     correct,
     estimate,
@@ -31,7 +32,9 @@ A claim puts a mean over independent units on one side of a threshold, or betwee
 does, in both cases only if there are at least {ENOUGH} units and p, corrected for the number of the
 figure's claims (Holm), is below {LEVEL:g}; otherwise it is *inconclusive*. p is two-sided, of a
 sign-flip test at the threshold; where pictures and networks, or photographs and paintings, are
-crossed, both are units, and p is of Student's t. What is not a unit was not varied, and the
+crossed, both are units, and p is of Student's t. Of rank correlations the interval is Fisher's and
+p of permutations; their units are architectures, which are not drawn at random and resemble each
+other, so that both hold for these only. What is not a unit was not varied, and the
 interval leaves it out: figure 1 has one ranVGG for each convention, all have one trained network.
 *Post hoc*: the measure was chosen after results had been seen."""
 
@@ -41,7 +44,8 @@ class Sentence(NamedTuple):
 
     Attributes:
       statement: the sentence, in plain language.
-      values: [n], one for each unit, or [R, C], where two kinds of unit are crossed.
+      values: [n], one for each unit, or [R, C], where two kinds of unit are crossed; or what was
+        found of an effect that is no mean, where the threshold is 0.
       units: what a unit is, in the plural.
       measure: what the effect, the mean of the values, is.
       groups: what is compared.
@@ -51,7 +55,7 @@ class Sentence(NamedTuple):
     """
 
     statement: str
-    values: Sequence[Any]
+    values: Sequence[Any] | Tested
     units: str
     measure: str
     groups: Sequence[str]
@@ -100,7 +104,10 @@ def judge_together(figure: str, sentences: Sequence[Sentence]) -> list[Claim]:
     Returns:
       A claim for each, in their order.
     """
-    found = [estimate(sentence.values) for sentence in sentences]
+    found = [
+        values.estimate if isinstance(values, Tested) else estimate(values)
+        for values in (sentence.values for sentence in sentences)
+    ]
     p_values = [
         _test(sentence, mean.value) if mean.n > 1 else None
         for sentence, mean in zip(sentences, found, strict=True)
@@ -114,6 +121,8 @@ def judge_together(figure: str, sentences: Sequence[Sentence]) -> list[Claim]:
 
 def _test(sentence: Sentence, effect: float) -> float:
     """p at the limit that the effect is beyond, or, between two, at the worse of them."""
+    if isinstance(sentence.values, Tested):
+        return sentence.values.p
     limits = {1: sentence.below, -1: sentence.above}
     limits = {side: limit for side, limit in limits.items() if limit is not None}
     beyond = [limit for side, limit in limits.items() if side * (effect - limit) > 0]

@@ -19,7 +19,7 @@ import skimage.color
 
 from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import Network
-from randviz.types import Array, Key
+from randviz.types import Array, Key, UserError
 
 CROP_SIZE = 24  # pixels a side
 # Of a picture's width, from the left: what is trained on, and where what is tested on begins.
@@ -55,6 +55,9 @@ def make_crops(pictures: Sequence[np.ndarray], count: int, *, test: bool, seed: 
 
     Returns:
       The crops, those of one picture together.
+
+    Raises:
+      UserError: for a picture with a part that is smaller than a crop.
     """
     rng = np.random.default_rng((seed, int(test)))
     images, labels = [], []
@@ -62,6 +65,11 @@ def make_crops(pictures: Sequence[np.ndarray], count: int, *, test: bool, seed: 
         grey = skimage.color.rgb2gray(np.asarray(picture, float))
         width = grey.shape[1]
         part = grey[:, int(_TEST_START * width) :] if test else grey[:, : int(_TRAIN_SHARE * width)]
+        if min(part.shape) < CROP_SIZE:
+            raise UserError(
+                f"picture {label + 1} has {grey.shape[1]}×{grey.shape[0]} pixels, too few for crops"
+                f" of {CROP_SIZE} in its right third; leave it out."
+            )
         images += [_cut_crop(rng, part) for _ in range(count)]
         labels += [label] * count
     return Crops(np.stack(images).astype(np.float32), np.array(labels, np.int32))

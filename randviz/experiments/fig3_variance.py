@@ -27,6 +27,7 @@ from randviz.experiments.figure import CENTRED, OTHER_PICTURES, UNCENTRED
 from randviz.host.records import Record, Trial
 from randviz.host.study import Workload, run_module
 from randviz.search.intervals import jackknife
+from randviz.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +56,11 @@ def list_trials(settings: Settings) -> list[Trial]:
     """Each sample of each kind with each layer: sample by sample.
 
     Raises:
-      UserError: as `population.make_plan`.
+      UserError: for several pictures, whose samples would not be independent, or as
+        `population.make_plan`.
     """
+    if len(settings.image) > 1:
+        raise UserError(f"--image={','.join(settings.image)}: figure 3 rebuilds one picture.")
     plan = population.make_plan(_without_missing(settings))
     return [
         {
@@ -163,9 +167,9 @@ def _judge_layer(
             asked.append(
                 (
                     f"Selection lowers the loss from {layer} of a VGG with {convention}.",
-                    log_ratio(errors),
-                    "mean over samples of log(relative error of the features of the first / of the"
-                    " second)",
+                    2 * log_ratio(errors),
+                    "mean over samples of log(loss of the first / of the second), the squared"
+                    " relative error of the features",
                     False,
                 )
             )

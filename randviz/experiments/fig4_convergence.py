@@ -84,8 +84,10 @@ def list_trials(settings: Settings) -> list[Trial]:
     """Each picture with each network, and with each baseline.
 
     Raises:
-      UserError: for more layers than one.
+      UserError: for more layers than one, or steps that are no multiple of `POINTS`.
     """
+    if settings.num_steps % POINTS:
+        raise UserError(f"--num_steps={settings.num_steps} is no multiple of {POINTS}; give one.")
     if len(settings.layers) != 1:
         raise UserError(f"--layers={','.join(settings.layers)}: figure 4 inverts one layer.")
     return list_inversions(settings, settings.layers) + list_baselines(settings, settings.layers)

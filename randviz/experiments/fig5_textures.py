@@ -198,14 +198,14 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     above_below = [(f"to {after}", f"to {before}") for before, after in itertools.pairwise(tops)]
 
     def tabulate(
-        name: str, top: str, other: dict[str, str], textures: Sequence[str] = ()
+        name: str, top: str, other: dict[str, str], textures: Sequence[str] | None = None
     ) -> np.ndarray:
         """log(measure with `top` / in another record of the texture), [textures, networks]."""
         chosen = [
             record
             for record in records
             if record["trial"].get("top") == top
-            and (not textures or record["trial"]["texture"] in textures)
+            and (textures is None or record["trial"]["texture"] in textures)
         ]
 
         def compare(record: Record) -> float | None:

@@ -20,12 +20,11 @@ from randviz.networks.vgg import VGG19
 from randviz.networks.weights import random_weights
 from randviz.objectives.statistics.gram import mean_gram
 from randviz.tasks.texture import INPUT_OFFSET, LAYERS
-from randviz.types import Array, Image, Params
+from randviz.types import Array, Image, Params, UserError
 
 # Of the network that is asked; no command's default is near it.
 _SEED = 20161205
 _SIDE, _LEVELS, _DIRECTIONS, _QUANTILES = 7, 3, 256, 256  # of patches compared
-SMALLEST = _SIDE * 2 ** (_LEVELS - 1)  # pixels a side of pictures whose patches are compared
 # In pixels; a contour is followed for up to three half wavelengths, in steps of one.
 _WAVELENGTHS, _ORIENTATIONS, _REACH = (4, 8), 4, 3
 
@@ -79,11 +78,21 @@ def measure_patch_distance(
       random directions, the mean difference of quantiles over the mean standard deviation of
       the source. 0 for the same patches.
 
+    Raises:
+      UserError: for a smaller picture.
+
     References:
       Rabin et al. (2011), "Wasserstein barycenter and its application to texture mixing";
       Karras et al. (2018), section 5: as a measure, on a pyramid.
     """
     x, y = (np.clip(np.asarray(picture, np.float32), 0, 1) for picture in (image, source))
+    smallest = side * 2 ** (levels - 1)
+    for height, width in (x.shape[:2], y.shape[:2]):
+        if min(height, width) < smallest:
+            raise UserError(
+                f"a picture of {width}×{height} pixels is too small for its patches to be compared;"
+                f" take a larger --image_size, {smallest} pixels a side at least."
+            )
     directions = np.random.default_rng(_SEED).normal(size=(side**2 * 3, _DIRECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
     places = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -116,7 +125,7 @@ def measure_contour_distance(image: Image, source: Image) -> float:
     counts, nor does colour.
 
     Args:
-      image: [H, W, 3], clipped to [0, 1] here; at least `SMALLEST` pixels a side.
+      image: [H, W, 3], clipped to [0, 1] here.
       source: [H', W', 3], likewise.
 
     Returns:

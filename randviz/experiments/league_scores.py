@@ -73,6 +73,8 @@ def tabulate_scores(records: Sequence[Record], score: str) -> dict[str, np.ndarr
         else:
             tables[name] = tabulate(own, ("image", "draw"), measure=take)
     most = max((table.shape for table in tables.values()), default=())
+    if 0 in most:
+        return {}
     return {name: table for name, table in tables.items() if table.shape == most}
 
 
@@ -92,13 +94,13 @@ def format_league(
       places: as `find_all_places` finds them.
       layers: {architecture: the layer that was inverted}.
     """
-    order = list(places["gain"])
+    order = _list_architectures(places)
     header = ["place", "architecture", "layer"]
     header += [SCORES[score][0] for score in places]
     header += ["log₁₀ condition", "numbers", "weights", "ms a step", "MB"]
     lines = []
     for name in order:
-        line: list[Any] = [places["gain"][name], name, layers[name]]
+        line: list[Any] = [places.get("gain", {}).get(name, ""), name, layers[name]]
         for score, found in places.items():
             place = found.get(name)
             if place is None:
@@ -134,9 +136,14 @@ def format_league(
     return f"{said}\n\n{format_markdown(header, lines)}"
 
 
+def _list_architectures(places: dict[str, dict[str, Place]]) -> list[str]:
+    """All that have a place by any score, best first by the first score."""
+    return list(dict.fromkeys(name for found in places.values() for name in found))
+
+
 def draw_places(places: dict[str, dict[str, Place]]) -> matplotlib.figure.Figure:
     """For each score a column: places of each architecture as a bar, its mean's place a dot."""
-    order = list(places["gain"])
+    order = _list_architectures(places)
     figure = matplotlib.figure.Figure(
         figsize=(3 + 2.4 * len(places), 1.2 + 0.26 * len(order)), layout="constrained"
     )

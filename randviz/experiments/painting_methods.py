@@ -1,8 +1,8 @@
 """How to paint by random filters: what each choice of the method is worth, and its rivals.
 
 Claim: means of random features, drawn anew at each step, bring a photograph nearer to a painting
-than the paper's method does, and no farther than Gatys' method with a trained network, at equal
-nearness to the photograph.
+than the paper's method does, and than Gatys' method with a trained network, at equal nearness to
+the photograph.
 Expect: a panel of each photograph, with a row for each painting and a column for each variant; and
 table.md, by judges that took part in no descent: patches of sizes that are not matched and, with
 --trained_weights, features of the trained VGG-19 (Gatys' method descends on these itself). At 256
@@ -41,7 +41,7 @@ from randviz.experiments import gatys
 from randviz.experiments.claims import Claim, Sentence, judge_together
 from randviz.experiments.figure import FigureSettings
 from randviz.experiments.painting_judges import JUDGES, STYLE_JUDGES, make_judge
-from randviz.experiments.stylization import load_pair
+from randviz.experiments.stylization import PRINTED_WEIGHTS, load_pair
 from randviz.host.charts import format_markdown
 from randviz.host.grids import render_grid
 from randviz.host.images import save_image, write_text
@@ -118,8 +118,6 @@ FILTER_VARIANTS: dict[str, Callable[[Plan], Plan]] = {
     "no average": lambda plan: _with_solver(plan, average=0.0),
 }
 STRENGTHS = {"filters 0.3": 0.3, "filters 0.4": 0.4, "filters 0.6": 0.6, "filters 0.7": 0.7}
-# α, β and γ of section 2.
-_PRINTED_WEIGHTS = {"content_weight": 100.0, "style_weight": 1.0, "tv_weight": 1000.0}
 # By how much the style counts more than with Gatys' constants.
 GATYS = {"gatys": 1.0, "gatys ×30": 30.0, "gatys ×300": 300.0}
 _CELL = 160  # pixels of a picture in a panel, which has dozens
@@ -162,7 +160,7 @@ def _paint(settings: Settings, trial: Trial) -> Image:
     if variant in GATYS:
         objective = gatys.make_objective(extractor, content, painting, factor=GATYS[variant])
     else:
-        weights = _PRINTED_WEIGHTS if variant == PRINTED else {}
+        weights = PRINTED_WEIGHTS if variant == PRINTED else {}
         objective = Style(**weights).of(extractor, content, painting)
     return minimize(objective, content, num_steps=settings.num_steps).image
 
@@ -210,7 +208,7 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
         )
         seconds = f"{np.min([record['seconds'] for record in own]):.0f}"
         lines.append([variant, len(own), *means, seconds])
-    table = format_markdown(["variant", "pairs", *JUDGES, "seconds"], lines)
+    table = format_markdown(["variant", "pairs", *JUDGES, "fastest, s"], lines)
     write_text(folder / "table.md", table + "\n")
 
 
@@ -218,6 +216,8 @@ def judge(settings: Settings, records: list[Record]) -> list[Claim]:
     """What the records say; units are photographs and paintings, crossed."""
     sentences = []
     rivals = [name for name in (PAPER, *GATYS) if filter_records(records, variant=name)]
+    if not filter_records(records, variant="filters"):
+        return []
     for rival in rivals:
         for measure in (name for name in STYLE_JUDGES if name in records[0]):
             for nearness in (name for name in ("content", "edges") if name in records[0]):

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import jax
 import matplotlib.figure
 import numpy as np
-import scipy.stats
 
 from randviz.commands.inputs import Picture, SeedSettings, StepSettings, load_picture, make_keys
 from randviz.commands.network_choice import NetworkSettings, check_names, choose_untrained
@@ -55,18 +54,20 @@ from randviz.host.workers import WorkerSettings
 from randviz.networks.modules import ModuleNetwork
 from randviz.networks.network import Network
 from randviz.networks.small import VARIANTS
-from randviz.networks.weights import random_weights
-from randviz.search.intervals import Estimate, estimate, jackknife
+from randviz.networks.weights import random_weights, weight_shapes
+from randviz.search.intervals import Estimate, Tested, correlate_ranks, estimate
 from randviz.types import UserError
 
 _CLASS_SIZE = 192  # pixels, of the longest side of the pictures that crops are of
 _ENLARGED = 4  # times are crops shown to the known architectures, made for larger pictures
 _NASWOT_BATCH = 64
+_PUBLISHED_SIZE = 227  # pixels a side of AlexNet's pictures; with others' 224 VGG-19 has as many
 PIXELS = "pixels"  # a linear classifier of them, what any network has to beat
 
 _TORCHVISION = "torchvision.models, documentation, 1-crop error on ImageNet's validation set"
 _CAFFE = "BVLC CaffeNet Model, its readme, centre crop"
-_RESNETS = "He, Zhang, Ren, Sun (2016), table 2, 10-crop"
+# Without skip connections there are accuracies of ten crops alone, and of the same with them.
+_RESNETS = "torchvision's with skip connections, less He, Zhang, Ren, Sun (2016), table 2"
 # Top-1 accuracy in percent, and where it was published.
 PUBLISHED = {
     "alexnet": (100 - 43.45, _TORCHVISION),
@@ -78,8 +79,8 @@ PUBLISHED = {
     "resnet18": (100 - 30.24, _TORCHVISION),
     "resnet34": (100 - 26.70, _TORCHVISION),
     "resnet50": (100 - 23.85, _TORCHVISION),
-    "resnet18_plain": (100 - 27.94, _RESNETS),
-    "resnet34_plain": (100 - 28.54, _RESNETS),
+    "resnet18_plain": (100 - 30.24 - (27.94 - 27.88), _RESNETS),
+    "resnet34_plain": (100 - 26.70 - (28.54 - 25.03), _RESNETS),
 }
 TRAINED, KNOWN = "trained here", "published"
 
@@ -87,8 +88,9 @@ TRAINED, KNOWN = "trained here", "published"
 PROXIES = {
     "naswot": "NASWOT",
     "synflow": "SynFlow",
-    "weights": "number of weights",
-    "operations": "number of operations",
+    "weights": "number of convolutional weights",
+    "all_weights": "number of weights, fully connected layers included",
+    "operations": "number of operations of convolutions",
 }
 AGAIN = "accuracy of another training"
 
@@ -216,8 +218,22 @@ def measure(settings: Settings, trial: Trial) -> Record:
         "naswot": measure_naswot(drawn.network, drawn.params, names, images),
         "synflow": measure_synflow(*drawn, size),
         "weights": math.log(count_weights(drawn.params)),
+        "all_weights": math.log(_count_all_weights(drawn)),
         "operations": math.log(operations),
     }
+
+
+def _count_all_weights(drawn: _Drawn) -> int:
+    """With fully connected layers, of the pictures whose accuracy was published.
+
+    But without the classifier of a residual network, which has half a million, or two, and is not
+    among its layers here.
+    """
+    if isinstance(drawn.network, ModuleNetwork):
+        return count_weights(drawn.params)
+    network = dataclasses.replace(drawn.network, fc_image_size=_PUBLISHED_SIZE)
+    shapes = weight_shapes(network, network.layer_names[-1])
+    return sum(math.prod(shape) for layer in shapes.values() for shape in layer.values())
 
 
 def _choose(settings: Settings, images: np.ndarray) -> np.ndarray:
@@ -270,24 +286,17 @@ def gather_accuracies(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     return {TRAINED: own, KNOWN: known}
 
 
-def correlate(predictor: dict[str, float], accuracy: dict[str, float]) -> np.ndarray:
-    """Spearman's rank correlation, as values whose mean it is.
+def correlate(predictor: dict[str, float], accuracy: dict[str, float]) -> Tested:
+    """Spearman's rank correlation over the architectures that both have.
 
     Args:
       predictor, accuracy: {architecture: value}.
-
-    Returns:
-      [n], pseudo-values of the jackknife, one for each architecture that both have; [0] for fewer
-      than four, or where all have one value.
     """
     names = sorted(predictor.keys() & accuracy.keys())
-    pairs = np.array([(predictor[name], accuracy[name]) for name in names], float)
-    if len(pairs) < 4 or not np.ptp(pairs, axis=0).all():
-        return np.empty(0)
-    return jackknife(pairs, lambda rows: float(scipy.stats.spearmanr(*rows.T).statistic))
+    return correlate_ranks(*([values[name] for name in names] for values in (predictor, accuracy)))
 
 
-def _correlate_trainings(records: Sequence[Record]) -> np.ndarray:
+def _correlate_trainings(records: Sequence[Record]) -> Tested:
     """How far the accuracy of one training foretells the mean of the others: the most there is."""
     trained = [
         r for r in filter_records(records, part="training") if r["trial"]["network"] != PIXELS
@@ -326,12 +335,10 @@ def plot(settings: Settings, records: list[Record], folder: pathlib.Path) -> Non
     predictors = gather_predictors(records, _read_scores(_find_league(settings)))
     accuracies = gather_accuracies(records)
     found = {
-        words: {
-            kind: estimate(correlate(values, accuracy)) for kind, accuracy in accuracies.items()
-        }
+        words: {kind: correlate(values, accuracy).estimate for kind, accuracy in accuracies.items()}
         for words, values in predictors.items()
     }
-    found[AGAIN] = {TRAINED: estimate(_correlate_trainings(records))}
+    found[AGAIN] = {TRAINED: _correlate_trainings(records).estimate}
     table = _format_tables(settings, records, found)
     write_text(folder / "prediction.md", table + "\n")
     save_figure(folder / "correlations.png", _draw_correlations(found))
@@ -383,7 +390,7 @@ def _draw_correlations(found: dict[str, dict[str, Estimate]]) -> matplotlib.figu
             if shown is None or shown.n < 2:
                 continue
             y = row + 0.16 * (2 * place - 1)
-            axes.plot(np.clip([shown.low, shown.high], -1, 1), [y, y], color=color, lw=2, alpha=0.5)
+            axes.plot([shown.low, shown.high], [y, y], color=color, lw=2, alpha=0.5)
             label = f"{kind}, {shown.n} architectures" if row == 0 else None
             axes.plot(shown.value, y, "o", color=color, ms=5, label=label)
     axes.axvline(0, color="0.5", lw=1)

@@ -177,7 +177,7 @@ def plot(settings: StyleSettings, records: list[Record], folder: pathlib.Path) -
     header = ["result", *(name.replace("_", " ") for name in measures)]
     of_photographs = [_average(records, f"{name}_of_photograph") for name in STYLE_MEASURES]
     lines = [["the photographs", *of_photographs, "1"]]
-    for label in choose_networks(settings):
+    for label in list_values_of(records, "weights"):
         for constants in (CHOSEN, PRINTED):
             of_kind = [
                 record

@@ -120,6 +120,11 @@ def list_trials(settings: Settings) -> list[Trial]:
             f"--long_layer={settings.long_layer} is not among --layers={','.join(settings.layers)};"
             " name one of them, or set --num_long_images=0."
         )
+    if settings.num_long_images and settings.long_steps < settings.num_steps:
+        raise UserError(
+            f"--long_steps={settings.long_steps} is less than --num_steps={settings.num_steps};"
+            " give more, or set --num_long_images=0."
+        )
     for picture in pictures.values():
         check_picture(picture, network.with_offset(0.0), layers[-1])
     _check_untouched(settings)

@@ -45,6 +45,13 @@ class Estimate(NamedTuple):
         return f"{text} ({self})"
 
 
+class Tested(NamedTuple):
+    """An estimate with the p-value of 0, where values of which it is the mean do not exist."""
+
+    estimate: Estimate
+    p: float
+
+
 def estimate(values: ArrayLike) -> Estimate:
     """Estimates a mean with a 95 % interval of Student's t.
 
@@ -162,6 +169,40 @@ def jackknife(units: ArrayLike, statistic: Callable[[np.ndarray], float]) -> np.
         return np.empty(0)
     others = np.array([statistic(np.delete(units, place, axis=0)) for place in range(n)])
     return n * statistic(units) - (n - 1) * others
+
+
+def correlate_ranks(x: ArrayLike, y: ArrayLike) -> Tested:
+    """Estimates Spearman's rank correlation.
+
+    Args:
+      x, y: [n], what was found in each unit.
+
+    Returns:
+      The correlation with a 95 % interval of Fisher's z, and p, two-sided, of permutations; an
+      estimate of n = 0 for fewer than four units, or where all have one value.
+
+    References:
+      Bonett and Wright (2000), "Sample size requirements for estimating Pearson, Kendall and
+      Spearman correlations": the standard error.
+    """
+    ranks = [scipy.stats.rankdata(values) for values in (x, y)]
+    n = len(ranks[0])
+    if n < 4 or not all(map(np.ptp, ranks)):
+        return Tested(Estimate(math.nan, math.nan, math.nan, 0), math.nan)
+    centred, other = ((values - values.mean()) / values.std() for values in ranks)
+    found = float(np.mean(centred * other))
+    test = scipy.stats.permutation_test(
+        (centred,),
+        lambda values, axis=-1: np.mean(values * other, axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=_NUM_FLIPS - 1,
+        rng=0,
+    )
+    width = scipy.stats.norm.ppf(1 - LEVEL / 2) * math.sqrt((1 + found**2 / 2) / (n - 3))
+    place = math.atanh(min(max(found, -1 + 1e-9), 1 - 1e-9))
+    low, high = math.tanh(place - width), math.tanh(place + width)
+    return Tested(Estimate(found, low, high, n), float(test.pvalue))
 
 
 def _shape(values: ArrayLike) -> np.ndarray:
