@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from randviz.host import programs
 from randviz.host.study import run_module
 from randviz.host.workers import _Shares, list_cores
 
@@ -179,3 +180,18 @@ def test_each_job_is_given_once_and_neighbours_stay_together(count, num_workers,
     assert sorted(given_jobs) == list(range(count))
     # Each first job, and each time that a share is halved.
     assert jumps <= num_workers * (2 + count.bit_length())
+
+
+@pytest.mark.parametrize(("count", "is_released"), [(4, False), (6, True)])
+def test_programs_are_let_go_of_before_mappings_run_out(tmp_path, monkeypatch, count, is_released):
+    (tmp_path / "sys/vm").mkdir(parents=True)
+    (tmp_path / "sys/vm/max_map_count").write_text("10\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/maps").write_text("a mapping\n" * count)
+    monkeypatch.setattr(programs, "_PROCESS", tmp_path)
+    released = []
+    monkeypatch.setattr(programs.jax, "clear_caches", lambda: released.append(True))
+    programs.release_programs()
+    assert bool(released) is is_released
+    (tmp_path / "self/maps").unlink()  # as where there is no such limit
+    programs.release_programs()

@@ -8,22 +8,17 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
-
 from randviz.commands.descent import Task, is_done, run_task
 from randviz.commands.descent_settings import DescentSettings
 from randviz.host import signals
 from randviz.host.folders import lock_folder
 from randviz.host.images import READ_SUFFIXES
+from randviz.host.programs import release_programs
 from randviz.host.progress import Progress
 from randviz.host.runs import Stopped
 from randviz.host.samples import is_sample
 from randviz.host.settings import explain_error
 from randviz.types import UserError
-
-# Sizes whose programs are kept. All programs of some sixteen come to the system's limit of mappings
-# in a process, and the compiler aborts. What is let go of is read from the compilation cache again.
-_MOST_SIZES = 8
 
 
 def run_pictures(
@@ -79,7 +74,7 @@ def _run_each(
     flag: str,
     each: Sequence[DescentSettings],
 ) -> None:
-    total, skipped, failed, sizes = len(each), 0, [], set()
+    total, skipped, failed = len(each), 0, []
     with Progress(name, total, unit="picture") as progress, signals.listen() as wish:
         for number, settings in enumerate(each, 1):
             source = getattr(settings, flag)
@@ -91,10 +86,7 @@ def _run_each(
                     skipped += 1
                     progress.restart()
                     continue
-                sizes.add(task.shape)
-                if len(sizes) > _MOST_SIZES:
-                    jax.clear_caches()
-                    sizes = {task.shape}
+                release_programs()
                 run_task(task, label=f"{name} {source}")
             except Exception as error:
                 said = explain_error(error)

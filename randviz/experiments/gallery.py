@@ -16,8 +16,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-import jax
-
 from randviz.commands import style, texture
 from randviz.commands.inputs import LARGEST_SIDE
 from randviz.host.charts import format_markdown
@@ -92,9 +90,6 @@ def measure(settings: Settings, trial: Trial) -> Record:
         dry_run=settings.dry_run,
     )
     _COMMANDS[command].run(found)
-    # Hardly two pictures share programs. Kept in memory, those of all sixteen come to the system's
-    # limit of mappings, and the compiler aborts.
-    jax.clear_caches()
     if settings.dry_run:
         return {}
     record = json.loads((run_folder / "run.json").read_text())

@@ -21,6 +21,7 @@ from randviz.descent.solver import Objective
 from randviz.host.estimate import check_resources
 from randviz.host.folders import lock_folder, report_leftovers
 from randviz.host.processes import ProcessSettings, broadcast, join_processes, together
+from randviz.host.programs import release_programs
 from randviz.host.progress import Progress
 from randviz.host.records import Record, Records, Trial, name_trial
 from randviz.host.runs import Stopped, write_record
@@ -209,6 +210,7 @@ def _measure_batches(
         if num_workers > 1 and not any(map(study.is_timed, batch)):
             shared.append(batch)
         else:
+            release_programs()
             yield batch, study.measure(settings, batch, records.records if records else ())
     if shared:
         setup = {"module": study.module, "settings": dataclasses.asdict(settings)}

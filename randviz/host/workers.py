@@ -22,6 +22,7 @@ import jax
 import psutil
 
 from randviz.host import progress
+from randviz.host.programs import release_programs
 from randviz.host.settings import CommandSettings, explain_error, print_warnings, setting
 from randviz.types import UserError
 
@@ -228,6 +229,7 @@ def answer(channel: int, module: str, prepare: str) -> None:
             work = getattr(importlib.import_module(module), prepare)(messages.get())
             while True:
                 _reply(answers, {"answer": work(messages.get())})
+                release_programs()
         except Exception as error:
             said = explain_error(error)
             if said is None:
