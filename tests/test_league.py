@@ -97,7 +97,7 @@ def test_more_numbers_than_the_picture_has_leave_no_gain():
     ]
     places = league_scores.find_all_places(records)
     table = league_scores.format_league(records, places, {"a": "first", "b": "second"})
-    assert "| 1–2 | b | second | not run (1–2) | 3.00" in table
+    assert "|  | b | second | 3.00 [3.00, 3.00] (1–2) |" in table
     settings = Settings(image=("chelsea",), texture_image=("brick",), style_image=("the_scream",))
     panel = league_scores.draw_panel(settings, records, places, pathlib.Path("nowhere"))
     assert panel.ndim == 3

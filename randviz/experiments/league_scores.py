@@ -192,7 +192,7 @@ def draw_panel(
     columns = [(part, image) for part, found in sources.items() for image in list(found)[:2]]
     rows = [[sources[part][image].image for part, image in columns]]
     captions: list[list[str | None]] = [[None] * len(columns)]
-    for name in places["gain"]:
+    for name in _list_architectures(places):
         found = [
             find_record(records, network=name, draw=0, part=part, image=image)
             for part, image in columns
@@ -201,7 +201,7 @@ def draw_panel(
         captions.append([record and _describe(record) for record in found])
     return render_grid(
         rows,
-        row_labels=["the source", *places["gain"]],
+        row_labels=["the source", *_list_architectures(places)],
         column_labels=[image for _, image in columns],
         captions=captions,
         cell=max(96, settings.image_size),

@@ -6,8 +6,7 @@ training, with its interval, beside what is trivial (weights, operations) and tw
 proposed; correlations.png and accuracy.png. Small networks that differ in one thing each are
 trained here, to say which of 24 pictures a grey crop of 24 pixels is from, tested on parts of the
 pictures that training does not see. Of known architectures accuracies on ImageNet are taken from
-where they were published. Scores come from the records of `randviz league`. At laptop scale about
-an hour on two cores.
+where they were published. Scores come from the records of `randviz league`.
 
 Example:
   python -m randviz.experiments.prediction --num_networks=2 --num_steps=1000

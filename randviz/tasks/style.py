@@ -281,7 +281,9 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     if not isinstance(mask, Tracer):
         lowest, highest = float(jnp.min(mask)), float(jnp.max(mask))
         if not lowest >= 0:
-            raise UserError(f"a mask has values down to {lowest:g}; give 0 or more.")
+            raise UserError(
+                f"a mask has negative values, or no numbers: down to {lowest:g}; give 0 or more."
+            )
         if highest == 0:
             raise UserError("a mask is 0 everywhere; leave out its style image.")
     return mask
